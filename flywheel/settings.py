@@ -1,0 +1,66 @@
+"""Where things are on this machine or cluster: read from the environment, prefix FLYWHEEL_.
+
+What a turn *does* is in `flywheel.config`; this is only where it does it. `.env.example` lists every variable.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Every field is an environment variable FLYWHEEL_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="FLYWHEEL_", extra="ignore")
+
+    profile: Literal["laptop", "cluster"] = "laptop"
+    home: Path = Field(REPOSITORY / ".flywheel", description="State of the laptop stack: database, logs, caches")
+    store: str = Field("", description="Object store: a folder or s3://bucket/prefix. Default: <home>/store")
+    config: str = Field("", description="The turn's YAML. Default: <home>/config.yaml when it exists, else config/flywheel.yaml")
+    launcher: Literal["local", "kubernetes"] = Field("local", description="Who runs the stages")
+    stage_python: str = Field("", description="Interpreter of the stages' environment, for the local launcher. Default: .venv/ml/bin/python")
+    model_name: str = Field("flywheel", description="Registered model in MLflow")
+
+    database_url: str = Field("postgresql+psycopg://flywheel@127.0.0.1:15432/flywheel", description="The one PostgreSQL")
+    mlflow_url: str = "http://127.0.0.1:15000"
+    airflow_url: str = "http://127.0.0.1:18080"
+    serving_url: str = "http://127.0.0.1:18000"
+    ui_url: str = "http://127.0.0.1:18501"
+
+    nightly: str = Field("0 2 * * *", description="Cron of the nightly turn, UTC")
+    first_night: str = Field("2026-01-01", description="Earliest night that can be backfilled (ISO date)")
+
+    price_cpu_hour: float = Field(0.04, ge=0, description="Money for one CPU hour")
+    price_gpu_hour: float = Field(2.50, ge=0, description="Money for one GPU hour")
+    currency: str = "USD"
+    image: str = Field("", description="Digest of the image a stage runs in, written into its manifest")
+
+    def model_post_init(self, _: object) -> None:
+        """Resolve the defaults that hang on other fields."""
+        self.home = self.home.expanduser().absolute()
+        self.store = self.store or str(self.home / "store")
+        own = self.home / "config.yaml"
+        self.config = self.config or str(own if own.exists() else REPOSITORY / "config" / "flywheel.yaml")
+        self.stage_python = self.stage_python or str(REPOSITORY / ".venv" / "ml" / "bin" / "python")
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The process's settings, read once. Tests call `settings.cache_clear()` after changing the environment."""
+    return Settings()
+
+
+def port(url: str) -> int:
+    """The port of a service URL, e.g. 15000 for http://127.0.0.1:15000."""
+    found = urlsplit(url).port
+    if found is None:
+        raise ValueError(f"{url} names no port; write it as http://127.0.0.1:PORT")
+    return found
