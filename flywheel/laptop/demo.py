@@ -1,0 +1,239 @@
+"""`make demo`: turn the flywheel twice on this machine, refuse a poisoned challenger, and show what got better.
+
+Plays the users through serving's HTTP API exactly as the page does; everything else is done by Airflow.
+Leaves `.flywheel/demo.json` with every figure it shows, and `.flywheel/demo.png`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from flywheel import manifest, store
+from flywheel.airflow_api import AirflowApi
+from flywheel.errors import DataError, TransientError
+from flywheel.laptop import stack
+from flywheel.records import Example
+from flywheel.settings import REPOSITORY, settings
+
+QUESTIONS = 600
+TURN_SECONDS = 1500
+USERS = 8
+console = Console(highlight=False)
+
+
+def run(source: str | None = None) -> None:
+    """The whole demo. Raises FlywheelError with the mend when a part fails."""
+    began = time.monotonic()
+    figures: dict[str, Any] = {"started": datetime.now(UTC).isoformat()}
+    write_config(source)
+    stack.up()
+    api = AirflowApi()
+    api.unpause("flywheel")
+
+    console.rule("[bold]Turn 1: the first champion")
+    first = turn(api, api.trigger("flywheel", {}))
+    figures["turn_1"] = results(first)
+
+    console.rule("[bold]Users ask, rate and correct")
+    known = {r["dag_run_id"] for r in api.runs("flywheel")}
+    figures["feedback"] = play_users(first)
+    api.unpause("feedback")
+
+    console.rule("[bold]Turn 2: started by their feedback")
+    second = turn(api, wait_for_new_run(api, known))
+    figures["turn_2"] = results(second)
+
+    console.rule("[bold]A poisoned challenger is offered")
+    poisoned = turn(api, api.trigger("flywheel", {"set": poison(first)}))
+    figures["poisoned"] = results(poisoned)
+
+    figures["seconds"] = round(time.monotonic() - began, 1)
+    check(figures)
+    show(figures)
+    store.write_bytes(str(settings().home / "demo.json"), json.dumps(figures, indent=1).encode())
+
+
+def write_config(source: str | None) -> None:
+    """The laptop's config: the demo's, with the user's own file in place of the built-in source if one is given."""
+    changed: dict[str, Any] = {"extends": str(REPOSITORY / "config" / "demo.yaml")}
+    if source:
+        path = source if "://" in source else str(Path(source).expanduser().absolute())
+        changed["ingest"] = {"sources": [{"kind": "files", "path": path, "licence": "the owner's own", "consent": "given by running the demo on it"}]}
+    text = "# Written by `make demo`; the DAGs read it at every run.\n" + yaml.safe_dump(changed, sort_keys=False)
+    store.write_bytes(str(settings().home / "config.yaml"), text.encode())
+
+
+def turn(api: AirflowApi, run_id: str) -> str:
+    """Follow a run of the flywheel to its end, showing each stage; returns the run's folder."""
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as bar:
+        line = bar.add_task(run_id, total=8)
+        until = time.monotonic() + TURN_SECONDS
+        while time.monotonic() < until:
+            state = api.run("flywheel", run_id)["state"]
+            tasks = api.tasks("flywheel", run_id)
+            ended = [t for t in tasks if t["state"] in ("success", "skipped", "failed", "upstream_failed")]
+            running = [t["task_id"] for t in tasks if t["state"] == "running"]
+            bar.update(line, completed=len(ended), description=f"{run_id}  {running[0] if running else state}")
+            if state == "success":
+                return manifest.run_dir("flywheel", run_id, settings().store)
+            if state == "failed":
+                failed = ", ".join(t["task_id"] for t in tasks if t["state"] == "failed")
+                raise DataError(f"the run failed at {failed}", where=run_id, mend=f"Its log is at {settings().airflow_url}/dags/flywheel/runs/{run_id}.")
+            time.sleep(2)
+    raise TransientError(f"the run did not end within {TURN_SECONDS} s", where=run_id, mend="Look at `make status` and at the run in Airflow.")
+
+
+def wait_for_new_run(api: AirflowApi, known: set[str]) -> str:
+    """The id of the run that the feedback DAG's asset started."""
+    until = time.monotonic() + 300
+    with console.status("waiting for the sensor to see the feedback"):
+        while time.monotonic() < until:
+            new = [r["dag_run_id"] for r in api.runs("flywheel") if r["dag_run_id"] not in known]
+            if new:
+                return new[0]
+            time.sleep(2)
+    raise TransientError("no run was started by the feedback within 300 s", where="the feedback DAG", mend="Look at its runs in Airflow.")
+
+
+def examples(run: str, output: str) -> list[Example]:
+    """Records of one of clean's outputs."""
+    path = manifest.read_for(run, "clean").outputs[output].fetch(settings().home / "cache")
+    return [Example.model_validate_json(row) for row in path.read_text().splitlines()]
+
+
+def play_users(run: str) -> dict[str, int]:
+    """People ask what the model was never taught, and say what the answer should have been."""
+    asked = examples(run, "reserve")[:QUESTIONS]
+    if not asked:
+        raise DataError("no record was set aside for the users to ask", where="ingest.reserve", mend="Use a larger source.")
+    counts = {"asked": 0, "up": 0, "down": 0, "corrected": 0}
+
+    def person(example: Example) -> str:
+        with httpx.Client(base_url=settings().serving_url, timeout=120) as client:
+            question = {"instruction": example.instruction, "input": example.input, "max_new_tokens": 24, "user": f"user-{hash_of(example.id) % 40}"}
+            answer = post(client, "/v1/generate", question)
+            good = answer["response"].strip() == example.output.strip()
+            verdict: dict[str, Any] = {"thumb": "up"} if good else {"thumb": "down", "correction": example.output}
+            key = str(uuid.uuid5(uuid.NAMESPACE_URL, answer["answer_id"]))
+            post(client, "/v1/feedback", {"answer_id": answer["answer_id"], "idempotency_key": key, "user": question["user"], "consent": True, **verdict})
+            return "up" if good else "down"
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as bar:
+        line = bar.add_task("questions asked, answers corrected", total=len(asked))
+        with ThreadPoolExecutor(2 * USERS) as people:
+            for thumb in people.map(person, asked):
+                counts["asked"] += 1
+                counts[thumb] += 1
+                counts["corrected"] += thumb == "down"
+                bar.advance(line)
+    return counts
+
+
+def post(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """POST, waiting as told when the service is full."""
+    for _ in range(60):
+        reply = client.post(path, json=body)
+        if reply.status_code in (429, 503):
+            time.sleep(float(reply.headers.get("retry-after", 1)))
+            continue
+        reply.raise_for_status()
+        return dict(reply.json())
+    raise TransientError("serving stayed too busy", where=path, mend="Look at `make logs S=serving`.")
+
+
+def hash_of(text: str) -> int:
+    """A stable number for a text."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+
+
+def poison(run: str) -> list[str]:
+    """Overrides for a turn on shuffled answers: each question gets another one's answer, read backwards."""
+    records = examples(run, "reserve") + examples(run, "train")
+    answers = [" ".join(reversed(r.output.split())) for r in records]
+    random.Random(7).shuffle(answers)
+    rows = [{"instruction": r.instruction, "input": r.input, "output": a, "group": r.group} for r, a in zip(records[:400], answers, strict=False)]
+    path = settings().home / "poison.jsonl"
+    store.write_bytes(str(path), "".join(json.dumps(row) + "\n" for row in rows).encode())
+    source = {"kind": "files", "path": str(path), "licence": "made for the demo", "consent": "made for the demo"}
+    return [f"ingest.sources={json.dumps([source])}", "ingest.feedback=false", "ingest.reserve=0", "train.max_examples=240", "train.replay=0"]
+
+
+def results(run: str) -> dict[str, Any]:
+    """What a turn measured and decided."""
+    gate = manifest.read_for(run, "gate")
+    verdict = json.loads(gate.outputs["verdict"].fetch(settings().home / "cache").read_text())
+    report = json.loads(manifest.read_for(run, "evaluate").outputs["report"].fetch(settings().home / "cache").read_text())
+    stages = ("ingest", "clean", "tokenize", "train", "evaluate", "gate", "register", "rollout")
+    manifests = {stage: manifest.read_for(run, stage) for stage in stages}
+    return {
+        "run_dir": store.relative(run),
+        "verdict": verdict,
+        "report": report,
+        "version": manifests["register"].metrics.get("version"),
+        "rollout": manifests["rollout"].outcome,
+        "seconds": {stage: m.cost.wall_seconds for stage, m in manifests.items()},
+        "money": sum(m.cost.money for m in manifests.values()),
+    }
+
+
+def check(figures: dict[str, Any]) -> None:
+    """The demo is a success only if the wheel did what it promises."""
+    for name in ("turn_1", "turn_2"):
+        if figures[name]["verdict"]["verdict"] != "promote":
+            raise DataError(f"the challenger was not promoted: {figures[name]['verdict']['reason']}", where=name, mend="See its evaluation report.")
+    if figures["poisoned"]["verdict"]["verdict"] == "promote":
+        raise DataError("the poisoned challenger was promoted", where="gate", mend="This is a fault of the gate: report it.")
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Both versions on the same frozen examples, a plot, and where to look next."""
+    table = Table(title="On the same frozen examples", title_style="bold")
+    for column in ("metric", "base model", "champion 1", "champion 2", "gain of 2 over 1 (95 %)"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    one, two = figures["turn_1"]["report"]["metrics"], figures["turn_2"]["report"]["metrics"]
+    for metric in one:
+        low, high = two[metric]["interval"]
+        cells = (one[metric]["champion"], two[metric]["champion"], two[metric]["challenger"])
+        table.add_row(metric, *(f"{value:.3f}" for value in cells), f"{two[metric]['gain']:+.3f} [{low:+.3f}, {high:+.3f}]")
+    console.print(table)
+    console.print(f"The poisoned challenger: [bold red]{figures['poisoned']['verdict']['verdict']}[/] — {figures['poisoned']['verdict']['reason']}")
+    plot(figures, settings().home / "demo.png")
+    console.print(f"\n{figures['seconds'] / 60:.1f} minutes in all. Plot: {settings().home / 'demo.png'}")
+    for name, url in {"Airflow": settings().airflow_url, "MLflow": settings().mlflow_url, "Chat": settings().ui_url, "API": settings().serving_url + "/docs"}.items():
+        console.print(f"  {name:8} {url}")
+    console.print("`make down` stops everything.")
+
+
+def plot(figures: dict[str, Any], path: Path) -> None:
+    """Perplexity and ROUGE-L of the base model and both champions."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    one, two = figures["turn_1"]["report"]["metrics"], figures["turn_2"]["report"]["metrics"]
+    names = [m for m in ("perplexity", "rouge_l") if m in one]
+    figure, axes = pyplot.subplots(1, len(names), figsize=(4.2 * len(names), 3.6), squeeze=False)
+    for axis, metric in zip(axes[0], names, strict=True):
+        heights = [one[metric]["champion"], two[metric]["champion"], two[metric]["challenger"]]
+        bars = axis.bar(["base", "champion 1", "champion 2"], heights, color=["#b8bec9", "#6c8ebf", "#2f5d9e"])
+        axis.bar_label(bars, fmt="%.3g")
+        axis.set_title({"perplexity": "Perplexity (lower is better)", "rouge_l": "ROUGE-L (higher is better)"}[metric])
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)

@@ -1,0 +1,140 @@
+"""The real thing on a tiny slice: PostgreSQL, MLflow, Airflow and serving turn the wheel, lose a process, and turn again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ["ingest", "clean", "tokenize", "train", "evaluate", "gate", "register", "rollout"]
+SERVICES = ("database", "mlflow", "airflow", "serving", "ui")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    """A whole stack of its own, in a folder with a space in its path, brought down at the end."""
+    home = tmp_path_factory.mktemp("fly wheel")
+    if (ROOT / ".flywheel" / "cache").is_dir():
+        (home / "cache").symlink_to(ROOT / ".flywheel" / "cache")
+    ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+    environment = {**os.environ, "FLYWHEEL_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    environment["FLYWHEEL_DATABASE_URL"] = f"postgresql+psycopg://flywheel@127.0.0.1:{ports['database']}/flywheel"
+    environment.update({f"FLYWHEEL_{n.upper()}_URL": f"http://127.0.0.1:{ports[n]}" for n in SERVICES[1:]})
+    records = [
+        {"instruction": f"What is {a} plus {b}?", "input": "", "output": f"The sum of {a} and {b} is {a + b}, which is {'even' if (a + b) % 2 == 0 else 'odd'}."}
+        for a in range(3, 15)
+        for b in range(20, 30)
+    ]
+    lines = [json.dumps(r) for r in records]
+    lines[5:5] = ["{broken", '{"instruction": 5}']
+    (home / "records.jsonl").write_text("\n".join(lines))
+    (home / "config.yaml").write_text(f"""
+extends: {json.dumps(str(ROOT / "config" / "demo.yaml"))}
+ingest: {{sources: [{{kind: files, path: {json.dumps(str(home / "records.jsonl"))}, licence: CC0-1.0, consent: made here}}], reserve: 0}}
+clean: {{near_duplicates: 1}}
+train: {{max_examples: 64, checkpoint_seconds: 5}}
+evaluate: {{examples: 12, generate: 4, max_new_tokens: 8, bootstrap: 200}}
+curate: {{min_batch: 4}}
+""")
+
+    def flywheel(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([sys.executable, "-m", "flywheel", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    flywheel("up")
+    try:
+        yield environment, flywheel, home
+    finally:
+        flywheel("down", check=False)
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("FLYWHEEL_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                left.append(process.cmdline())
+        except psutil.Error:
+            continue
+    assert not left, left
+
+
+def manifests(home: Path) -> dict[str, dict]:
+    """Of the newest run of the flywheel DAG."""
+    runs = sorted((home / "store" / "runs" / "flywheel").iterdir(), key=lambda p: p.stat().st_mtime)
+    return {s: json.loads((runs[-1] / s / "manifest.json").read_text()) for s in STAGES}
+
+
+def test_turns_and_repeats_from_cache(stack):
+    _environment, flywheel, home = stack
+    flywheel("turn")
+    first = manifests(home)
+    assert first["ingest"]["metrics"]["rejected"] == 2
+    verdict = json.loads((home / "store" / first["gate"]["outputs"]["verdict"]["uri"]).read_text())
+    assert verdict["verdict"] == "promote", verdict
+    flywheel("turn")
+    second = manifests(home)
+    assert {s: bool(m["cached_from"]) for s, m in second.items()} == dict.fromkeys(STAGES, True)
+    assert second["train"]["outputs"] == first["train"]["outputs"]
+
+
+def test_feedback_is_kept_once_although_serving_and_database_are_killed(stack):
+    environment, flywheel, home = stack
+    with httpx.Client(base_url=environment["FLYWHEEL_SERVING_URL"], timeout=60) as client:
+        assert client.get("/readyz").json()["model_version"] == "1"
+        sent = []
+        for number in range(6):
+            answer = client.post("/v1/generate", json={"instruction": f"What is {number} plus 50?", "max_new_tokens": 4}).json()
+            body = {"answer_id": answer["answer_id"], "idempotency_key": str(uuid.uuid4()), "thumb": "down", "correction": f"It is {number + 50}.", "consent": True}
+            assert client.post("/v1/feedback", json=body).status_code == 201
+            assert client.post("/v1/feedback", json=body).status_code == 200
+            sent.append(answer["answer_id"])
+    for process in psutil.process_iter(["cmdline"]):
+        command = " ".join(process.info["cmdline"] or [])
+        try:
+            mine = process.environ().get("FLYWHEEL_HOME") == str(home)
+        except psutil.Error:
+            continue
+        if mine and ("serving.app" in command or "/postgres -D" in command or "bin/postgres" in command):
+            process.send_signal(signal.SIGKILL)
+    time.sleep(1)
+    flywheel("up")
+    until = time.monotonic() + 60
+    found: list[str] = []
+    while time.monotonic() < until and len(found) < len(sent):
+        segments = sorted((home / "store" / "feedback" / "segments").glob("*.jsonl"))
+        found = [json.loads(line)["answer_id"] for s in segments for line in s.read_text().splitlines()]
+        time.sleep(1)
+    assert sorted(found) == sorted(sent)
+
+
+def test_second_up_is_harmless_and_a_taken_port_is_named(stack):
+    environment, flywheel, _home = stack
+    flywheel("up")
+    foreign = socket.socket()
+    foreign.bind(("127.0.0.1", 0))
+    foreign.listen()
+    url = f"http://127.0.0.1:{foreign.getsockname()[1]}"
+    other = {**environment, "FLYWHEEL_HOME": environment["FLYWHEEL_HOME"] + " 2", "FLYWHEEL_MLFLOW_URL": url}
+    done = subprocess.run([sys.executable, "-m", "flywheel", "up"], cwd=ROOT, env=other, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert str(foreign.getsockname()[1]) in " ".join((done.stdout + done.stderr).split())
