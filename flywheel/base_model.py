@@ -99,7 +99,9 @@ def _convert_gguf(target: Path) -> None:
     """SmolLM2's 4-bit GGUF weights, dequantized, as bf16 safetensors (269 MB)."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     found = next((p for p in importlib.metadata.files(PACKAGE) or [] if p.suffix == ".gguf"), None)
     if found is None:
         raise ContractError(f"the package {PACKAGE} carries no .gguf file", where=f"model.base {BUILT_IN}", mend="Run `make install` again.")

