@@ -100,7 +100,6 @@ class Evaluate(Section):
     generate: int = Field(40, ge=0, description="Of these, how many are answered and scored by ROUGE-L and exact match")
     max_new_tokens: int = Field(64, ge=1)
     batch_size: int = Field(16, ge=1)
-    bootstrap: int = Field(2000, ge=100, description="Resamples for the 95 % intervals")
 
 
 class Gate(Section):
@@ -108,8 +107,9 @@ class Gate(Section):
 
     primary: Literal["log_loss", "rouge_l", "exact_match"] = "log_loss"
     confidence: float = Field(0.95, gt=0.5, lt=1)
+    resamples: int = Field(2000, ge=100, description="Of the bootstrap")
     min_gain: float = Field(0.0, ge=0, description="Smallest useful improvement of the primary metric")
-    margins: dict[str, float] = Field({"log_loss": 0.02, "rouge_l": 0.05, "exact_match": 0.05}, description="How much worse a metric may be, at most, at that confidence")
+    margins: dict[str, float] = Field({"log_loss": 0.02, "rouge_l": 0.05, "exact_match": 0.05}, description="A metric that is worse by more than this, at that confidence, refuses the challenger")
 
 
 class Register(Section):

@@ -11,6 +11,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -25,7 +26,7 @@ from flywheel.records import Feedback, FeedbackIn
 from flywheel.settings import settings
 
 SEAL_LOCK, CLAIM_LOCK, SCHEMA_LOCK = 7101, 7102, 7103
-SEGMENTS, CLAIMED, BATCHES = "feedback/segments", "feedback/claimed", "feedback/batches"
+SEGMENTS, CLAIMED, BATCHES, WAITING = "feedback/segments", "feedback/claimed", "feedback/batches", "feedback/waiting.json"
 
 tables = sa.MetaData()
 answers = sa.Table(
@@ -49,7 +50,7 @@ feedback = sa.Table(
     sa.Column("at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
     sa.Column("body", JSONB, nullable=False),
     sa.Column("segment", sa.Text, index=True),
-    sa.Column("batch", sa.Text, index=True),
+    sa.Column("batch", sa.BigInteger, sa.ForeignKey("batches.id"), index=True),
 )
 segments = sa.Table(
     "segments",
@@ -60,8 +61,9 @@ segments = sa.Table(
 batches = sa.Table(
     "batches",
     tables,
-    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("finished", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 events = sa.Table(
     "events",
@@ -162,19 +164,40 @@ def waiting() -> list[Feedback]:
         return [_record(row) for row in rows]
 
 
-def claim(batch: str) -> tuple[datetime, list[Feedback], list[str]]:
-    """Give every waiting record to this batch in one commit; asked again, the same batch gets the same records.
+@dataclass(frozen=True)
+class Batch:
+    """The feedback that one curation took."""
 
-    Returns when it was claimed, its records and the segments they came from.
-    """
+    id: int
+    claimed: datetime
+    records: list[Feedback]
+    segments: list[str]
+
+
+def unfinished_batch() -> int | None:
+    """A batch that was claimed by a curation which died before it finished."""
+    with transaction() as db:
+        return db.execute(sa.select(sa.func.min(batches.c.id)).where(~batches.c.finished)).scalar()
+
+
+def claim() -> Batch:
+    """Give every waiting record to a new batch in one commit, or take up the batch that was left unfinished."""
     with transaction() as db:
         db.execute(sa.select(sa.func.pg_advisory_xact_lock(CLAIM_LOCK)))
-        if db.execute(insert(batches).values(id=batch).on_conflict_do_nothing()).rowcount:
+        number = db.execute(sa.select(sa.func.min(batches.c.id)).where(~batches.c.finished)).scalar()
+        if number is None:
+            number = db.execute(batches.insert().returning(batches.c.id)).scalar_one()
             sealed = sa.select(segments.c.name).where(segments.c.sealed.is_not(None))
-            db.execute(feedback.update().where(feedback.c.batch.is_(None), feedback.c.segment.in_(sealed)).values(batch=batch))
-        claimed = db.execute(sa.select(batches.c.at).where(batches.c.id == batch)).scalar_one()
-        rows = db.execute(_READ.where(feedback.c.batch == batch).order_by(feedback.c.number)).all()
-    return claimed.astimezone(UTC), [_record(row) for row in rows], sorted({row.segment for row in rows})
+            db.execute(feedback.update().where(feedback.c.batch.is_(None), feedback.c.segment.in_(sealed)).values(batch=number))
+        claimed = db.execute(sa.select(batches.c.at).where(batches.c.id == number)).scalar_one()
+        rows = db.execute(_READ.where(feedback.c.batch == number).order_by(feedback.c.number)).all()
+    return Batch(number, claimed.astimezone(UTC), [_record(row) for row in rows], sorted({row.segment for row in rows}))
+
+
+def finish(batch: Batch) -> None:
+    """The batch's examples are in the object store."""
+    with transaction() as db:
+        db.execute(batches.update().where(batches.c.id == batch.id).values(finished=True))
 
 
 def trace(feedback_id: str) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flywheel.prompt import load_tokenizer
+
 if TYPE_CHECKING:
     import torch
 
@@ -30,16 +32,6 @@ class Decoding:
     max_new_tokens: int = 64
     temperature: float = 0.0
     top_p: float = 1.0
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a base model folder, padding on the left as generation needs it."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), padding_side="left")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load(base: Path, adapter: Path | None) -> Loaded:
@@ -100,15 +92,13 @@ def answer_loss(model: Any, examples: Sequence[tuple[Sequence[int], int]], pad: 
 
     width = max(len(ids) for ids, _ in examples)
     ids = torch.full((len(examples), width), pad)
-    mask = torch.zeros((len(examples), width), dtype=torch.long)
     supervised = torch.zeros((len(examples), width), dtype=torch.bool)
     for row, (tokens, prompt) in enumerate(examples):
         ids[row, : len(tokens)] = torch.tensor(tokens)
-        mask[row, : len(tokens)] = 1
         supervised[row, prompt : len(tokens)] = True
-    ids, mask, supervised = ids.to(device), mask.to(device), supervised.to(device)
-    inner = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
-    hidden = inner(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    ids, supervised = ids.to(device), supervised.to(device)
+    # Padding stands on the right, where causal attention from an earlier token never looks: no mask is needed.
+    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
     # A token is predicted from the position before it; the output layer sees only those positions.
     logits = model.get_output_embeddings()(hidden[:, :-1][supervised[:, 1:]])
     losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][supervised[:, 1:]], reduction="none")

@@ -6,6 +6,7 @@ The prompt is tokenized apart from the answer, as a server must do it, so both s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from flywheel.errors import ContractError
@@ -13,6 +14,18 @@ from flywheel.records import Message
 
 Style = Literal["auto", "chat", "instruction"]
 HEADINGS = {"system": "", "user": "### Instruction:\n", "assistant": "### Response:\n"}
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a base model folder, padding on the left as generation needs it."""
+    if (folder / "tokenizer.json").exists():
+        from transformers import PreTrainedTokenizerFast as Tokenizer  # ten times as quick as the Auto class, which imports torch
+    else:
+        from transformers import AutoTokenizer as Tokenizer
+    tokenizer = Tokenizer.from_pretrained(str(folder), padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def messages(instruction: str, input: str = "") -> list[Message]:

@@ -21,10 +21,9 @@ def extra(ctx: stage.Context) -> dict[str, Artifact]:
 def run(ctx: stage.Context) -> None:
     """Render, encode, and leave out or cut what is too long."""
     import pyarrow as pa
-    from transformers import AutoTokenizer
 
     conf, model = ctx.config.tokenize, ctx.config.model
-    tokenizer = AutoTokenizer.from_pretrained(str(base_model.local_folder(model.base, ctx.cache)))
+    tokenizer = prompt.load_tokenizer(base_model.local_folder(model.base, ctx.cache))
     examples = [Example.model_validate_json(line) for line in ctx.fetch("clean.train").read_bytes().splitlines()]
     rows: list[dict[str, object]] = []
     too_long = 0

@@ -160,37 +160,42 @@ def fit(ctx: stage.Context, model: Any, device: Any, batches: list[list[Row]], p
 
     conf = ctx.config.train
     trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=conf.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trainable, lr=conf.learning_rate, weight_decay=0.0, fused=True)
     checkpoint = Checkpoint(ctx)
     first, losses = checkpoint.load(model, optimizer)
     if first:
         ctx.say(f"going on from the checkpoint at step {first} of {len(batches)}")
-    ctx.finish_on_sigterm = True
     model.train()
-    began, seen = time.monotonic(), 0
-    for step in range(first, len(batches)):
-        if ctx.stop_requested:
-            checkpoint.save(step, model, optimizer, losses)
-            raise Preempted(f"stopped by SIGTERM; step {step} of {len(batches)} is saved", where="train", mend="A retry goes on from there.")
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, len(batches), conf)
-        batch = [(row.ids, row.prompt) for row in batches[step]]
-        answers = sum(len(ids) - question for ids, question in batch)
-        loss = answer_loss(model.get_base_model(), batch, pad, device).sum() / answers
-        if not torch.isfinite(loss):
-            raise DataError(f"the loss is {loss.item()} at step {step}", where="train", mend="Lower train.learning_rate, or look at the examples.")
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trainable, conf.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append({"step": step, "loss": round(loss.item(), 4), "tokens": sum(len(ids) for ids, _ in batch)})
-        seen += int(losses[-1]["tokens"])
-        left = (time.monotonic() - began) / (step + 1 - first) * (len(batches) - step - 1)
-        recent = losses[-20:]
-        mean = sum(x["loss"] for x in recent) / len(recent)
-        ctx.progress(f"  step {step + 1} of {len(batches)} · loss {mean:.3f} · {seen / (time.monotonic() - began):.0f} tokens/s · {left:.0f} s left")
-        if time.monotonic() - checkpoint.saved >= conf.checkpoint_seconds:
-            checkpoint.save(step + 1, model, optimizer, losses)
+    done, began, seen = first, time.monotonic(), 0
+    try:
+        for batch in batches[first:]:
+            for group in optimizer.param_groups:
+                group["lr"] = rate(done, len(batches), conf)
+            examples = [(row.ids, row.prompt) for row in batch]
+            answers = sum(len(ids) - question for ids, question in examples)
+            loss = answer_loss(model.get_base_model(), examples, pad, device).sum() / answers
+            if not torch.isfinite(loss):
+                raise DataError(f"the loss is {loss.item()} at step {done}", where="train", mend="Lower train.learning_rate, or look at the examples.")
+            loss.backward()
+            ctx.finish_on_sigterm = True  # from here the weights change: SIGTERM waits for the step's end
+            torch.nn.utils.clip_grad_norm_(trainable, conf.max_grad_norm)
+            optimizer.step()
+            losses.append({"step": done, "loss": round(loss.item(), 4), "tokens": sum(len(ids) for ids, _ in examples)})
+            done += 1
+            ctx.finish_on_sigterm = False
+            if ctx.stop_requested:
+                raise Preempted("stopped by SIGTERM", where="train", mend="A retry goes on.")
+            optimizer.zero_grad(set_to_none=True)
+            seen += int(losses[-1]["tokens"])
+            elapsed = time.monotonic() - began
+            mean = sum(x["loss"] for x in losses[-20:]) / len(losses[-20:])
+            ctx.progress(f"  step {done} of {len(batches)} · loss {mean:.3f} · {seen / elapsed:.0f} tokens/s · {elapsed / (done - first) * (len(batches) - done):.0f} s left")
+            if time.monotonic() - checkpoint.saved >= conf.checkpoint_seconds:
+                checkpoint.save(done, model, optimizer, losses)
+    except Preempted:
+        ctx.finish_on_sigterm = True
+        checkpoint.save(done, model, optimizer, losses)
+        raise Preempted(f"stopped by SIGTERM; step {done} of {len(batches)} is saved", where="train", mend="A retry goes on from there.") from None
     return losses
 
 
@@ -229,8 +234,7 @@ def run(ctx: stage.Context) -> None:
     start = f"version {parent}" if parent else f"the base model {ctx.config.model.base}"
     ctx.say(f"{conf.method} from {start}: {new} new and {len(chosen) - new} earlier examples, {len(batches)} steps of {conf.batch_size}")
     model, device = build(ctx, registry.fetch(registry.get(parent), ctx.cache) if parent else None)
-    pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
-    losses = fit(ctx, model, device, batches, pad)
+    losses = fit(ctx, model, device, batches, model.config.pad_token_id or 0)
     model.save_pretrained(str(ctx.path("adapter")))
     ctx.path("losses.jsonl").write_text("".join(json.dumps(x) + "\n" for x in losses))
     draw(losses, ctx.path("loss.png"))

@@ -1,0 +1,32 @@
+"""How a stage is started: `stage("train", pool="gpu")` gives a task of whichever launcher FLYWHEEL_LAUNCHER names.
+
+The DAG files do not know which: `local` is a subprocess of the stages' environment, `kubernetes` a pod.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from flywheel.settings import settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+
+
+def stage(name: str, **options: Any) -> BaseOperator:
+    """The task that runs `python -m tasks.<name>`; its id is the stage's name."""
+    if settings().launcher == "kubernetes":
+        from dags.launch.kubernetes import KubernetesStage  # importing it takes seconds: only where it is used
+
+        return KubernetesStage(stage=name, task_id=name, **options)
+    from dags.launch.local import LocalStage
+
+    return LocalStage(stage=name, task_id=name, **options)
+
+
+def note_failure(context: Any) -> None:
+    """The failure callback of every DAG: one line that an alert can be made from."""
+    run, task = context.get("dag_run"), context.get("task_instance")
+    where = f"{run.dag_id if run else '?'} {run.run_id if run else '?'} {getattr(task, 'task_id', '')}".strip()
+    logging.getLogger("flywheel").error("flywheel failure: %s: %s", where, context.get("exception") or context.get("reason") or "see the task's log")

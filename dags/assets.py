@@ -1,0 +1,5 @@
+"""Assets that tie the DAGs together."""
+
+from airflow.sdk import Asset
+
+FEEDBACK_READY = Asset("feedback_ready", uri="flywheel://feedback/batches", group="flywheel")

@@ -1,0 +1,49 @@
+"""The nightly turn: collect, clean, tokenize, train, evaluate, gate, register, roll out.
+
+Runs every night, when `feedback` publishes a batch, or by hand.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, Param
+
+from dags.assets import FEEDBACK_READY
+from dags.launch import note_failure, stage
+from flywheel.settings import settings
+
+DOC = """
+### One turn of the flywheel
+
+`ingest → clean → tokenize → train → evaluate → gate → register → rollout`
+
+Every task runs `python -m tasks.<stage>` and leaves a manifest in the store; what has not changed is not done again.
+
+**When a task is red**, the last line of its log says where, what and how to mend it. Exit code 2: the config; 3: the data;
+both are not retried. 75 and 143 are retried by themselves. After mending, clear the task: it goes on from its last checkpoint.
+
+**`rollout` skipped** is a result, not a fault: its log has the gate's reason.
+
+**A backfilled night** rebuilds that night's data, trains and registers; it is rolled out only with `rollout: yes`.
+"""
+
+with DAG(
+    "flywheel",
+    description="Feedback in, better model out",
+    doc_md=DOC,
+    schedule=AssetOrTimeSchedule(timetable=CronDataIntervalTimetable(settings().nightly, timezone="UTC"), assets=[FEEDBACK_READY]),
+    start_date=datetime.fromisoformat(settings().first_night).replace(tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=12),
+    default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15), "execution_timeout": timedelta(hours=6)},
+    params={
+        "config": Param("", type="string", title="Config", description="A path or URL of a YAML file; empty: the installation's own"),
+        "set": Param([], type="array", items={"type": "string"}, title="Changes", description="One `section.key=value` a line, e.g. train.epochs=2"),
+        "rollout": Param("auto", enum=["auto", "yes", "no"], title="Roll out", description="auto: what the gate promotes, except in a backfill"),
+    },
+    tags=["flywheel", "training"],
+    on_failure_callback=note_failure,
+):
+    ingest, clean, tokenize, train = stage("ingest"), stage("clean"), stage("tokenize"), stage("train")
+    evaluate, gate, register, rollout = stage("evaluate"), stage("gate"), stage("register"), stage("rollout")
+    ingest >> clean >> tokenize >> train >> evaluate >> gate >> register >> rollout

@@ -1,0 +1,53 @@
+"""What both launchers share: the arguments of a stage, and what its manifest and exit code mean to Airflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from flywheel import manifest
+from flywheel.errors import FlywheelError
+from flywheel.settings import settings
+
+NEVER_RETRIED = {2: "the config or the contract is wrong", 3: "the data is not good enough"}
+
+
+def run_dir(context: Any) -> str:
+    """Where this run's outputs lie."""
+    run = context["dag_run"]
+    return manifest.run_dir(run.dag_id, run.run_id, settings().store)
+
+
+def arguments(context: Any) -> list[str]:
+    """The command line of a stage, after `python -m tasks.<stage>`: the same for every launcher."""
+    run, params = context["dag_run"], context["params"]
+    end = getattr(run, "data_interval_end", None) or run.run_after
+    found = ["--config", params.get("config") or settings().config, "--run-dir", run_dir(context), "--set", f'ingest.interval_end="{end.isoformat()}"']
+    wanted = params.get("rollout", "auto")
+    if wanted == "no" or (wanted == "auto" and "backfill" in str(run.run_type)):
+        found += ["--set", "rollout.enabled=false"]
+    for assignment in params.get("set") or []:
+        found += ["--set", assignment]
+    return found
+
+
+def finished(stage: str, context: Any) -> dict[str, Any]:
+    """What a stage that exited with 0 left behind: its manifest's address and metrics.
+
+    Fails when the manifest is missing, malformed or another run's; skips when the stage had nothing to do.
+    """
+    try:
+        found = manifest.read_for(run_dir(context), stage)
+    except FlywheelError as error:
+        raise AirflowException(f"{stage} exited with 0 but left no manifest: {error.sentence}") from error
+    if found.outcome == "skipped":
+        raise AirflowSkipException(found.reason)
+    return {"manifest": manifest.manifest_uri(run_dir(context), stage), "metrics": found.metrics, "cached": bool(found.cached_from)}
+
+
+def failed(stage: str, exit_code: int) -> AirflowException:
+    """The exception for a stage that ended otherwise: one that Airflow retries, or one that it does not."""
+    if exit_code in NEVER_RETRIED:
+        return AirflowFailException(f"{stage} ended with {exit_code}: {NEVER_RETRIED[exit_code]}; a retry would not help. The last line above says how to mend it.")
+    return AirflowException(f"{stage} ended with {exit_code}; it is retried, and goes on from its last checkpoint if it keeps one.")

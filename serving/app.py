@@ -1,0 +1,165 @@
+"""The inference service: answers, takes feedback, follows the registry.
+
+    uvicorn serving.app:app --host 127.0.0.1 --port 18000       (its documentation page is /docs)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+from starlette.exceptions import HTTPException
+
+from flywheel import ledger, prompt
+from flywheel.errors import ContractError, FlywheelError, TransientError, from_os_error
+from flywheel.model import Decoding
+from flywheel.records import FeedbackIn, Message
+from flywheel.settings import settings
+from serving.engine import Answer, Engine
+from serving.reconcile import SECONDS, Reconciler
+from serving.schemas import ChatIn, FeedbackOut, GenerateIn, GenerateOut, chat_completion
+
+log = logging.getLogger("flywheel.serving")
+SEAL_SECONDS = 5.0
+REQUESTS = Counter("flywheel_requests_total", "Requests, by path and status", ["path", "status"])
+LATENCY = Histogram("flywheel_request_seconds", "Time to the whole answer", ["path"], buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
+FEEDBACK = Counter("flywheel_feedback_total", "Feedback stored, by thumb", ["thumb"])
+
+
+async def every(seconds: float, step: Callable[[], Any]) -> None:
+    """Call a blocking step in a thread, again and again; a step that fails is told once and tried again."""
+    complaint = ""
+    while True:
+        try:
+            await asyncio.to_thread(step)
+            complaint = ""
+        except (FlywheelError, OSError) as error:
+            known = error if isinstance(error, FlywheelError) else from_os_error(error)
+            if known.sentence != complaint:
+                complaint = known.sentence
+                log.error("%s", complaint)
+        await asyncio.sleep(seconds)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Start the engine, the reconciler and the sealing of feedback."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    log.setLevel(logging.INFO)
+    app.state.engine = Engine()
+    tasks = [asyncio.create_task(every(SECONDS, Reconciler(app.state.engine).step)), asyncio.create_task(every(SEAL_SECONDS, ledger.seal_segments))]
+    yield
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+app = FastAPI(title="Flywheel", description="A model that keeps improving from its users' feedback.", version="1", lifespan=lifespan)
+
+
+def failure(status: int, message: str, kind: str, param: str | None = None) -> JSONResponse:
+    """An error in OpenAI's shape."""
+    headers = {"retry-after": "1"} if status in (429, 503) else None
+    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": None}}, status, headers)
+
+
+@app.exception_handler(FlywheelError)
+async def _ours(_request: Request, error: FlywheelError) -> JSONResponse:
+    if isinstance(error, ContractError):
+        return failure(404 if error.what.startswith("there is no such") else 400, error.sentence, "invalid_request_error")
+    return failure(503, error.sentence, "server_error")
+
+
+@app.exception_handler(RequestValidationError)
+async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:])
+    return failure(400, f"{field or 'body'}: {first['msg']}. See /docs.", "invalid_request_error", field or None)
+
+
+@app.exception_handler(HTTPException)
+async def _http(_request: Request, error: HTTPException) -> JSONResponse:
+    return failure(error.status_code, f"{error.detail}. See /docs.", "invalid_request_error")
+
+
+@app.middleware("http")
+async def measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Count and time each request under its route."""
+    began = time.monotonic()
+    response = await call_next(request)
+    route = request.scope.get("route")
+    path = getattr(route, "path", "unknown")
+    REQUESTS.labels(path, str(response.status_code)).inc()
+    LATENCY.labels(path).observe(time.monotonic() - began)
+    return response
+
+
+async def answer(turns: list[Message], decoding: Decoding, question: str, context: str, user: str) -> tuple[str, Answer]:
+    """Decode, and store the answer before it is given, so that feedback always finds it."""
+    given: Answer = await app.state.engine.answer(turns, decoding)
+    answer_id = await asyncio.to_thread(ledger.add_answer, question, context, given.text, given.version, user)
+    return answer_id, given
+
+
+@app.post("/v1/generate")
+async def generate(body: GenerateIn) -> GenerateOut:
+    """Answer an instruction."""
+    turns = prompt.messages(body.instruction, body.input)
+    answer_id, given = await answer(turns, Decoding(body.max_new_tokens, body.temperature, body.top_p), body.instruction, body.input, body.user)
+    return GenerateOut(answer_id=answer_id, response=given.text, model_version=given.version, prompt_tokens=given.prompt_tokens, answer_tokens=given.answer_tokens)
+
+
+@app.post("/v1/chat/completions")
+async def chat(body: ChatIn) -> dict[str, Any]:
+    """Answer a conversation, in OpenAI's form."""
+    decoding = Decoding(body.max_completion_tokens or body.max_tokens or 128, body.temperature, body.top_p)
+    answer_id, given = await answer(body.messages, decoding, body.messages[-1].content, "", body.user)
+    return chat_completion(answer_id, settings().model_name, given.text, given.prompt_tokens, given.answer_tokens, given.finished)
+
+
+@app.post("/v1/feedback", status_code=201)
+async def feedback(body: FeedbackIn, response: Response) -> FeedbackOut:
+    """Store feedback: 201 when it is committed, 200 when the same key was stored before."""
+    feedback_id, new = await asyncio.to_thread(ledger.add_feedback, body)
+    response.status_code = 201 if new else 200
+    if new:
+        FEEDBACK.labels(body.thumb or "none").inc()
+    return FeedbackOut(id=feedback_id, stored=new)
+
+
+@app.get("/v1/models")
+async def models() -> dict[str, Any]:
+    """The model that answers, in OpenAI's form."""
+    served = app.state.engine.current
+    found = [{"id": settings().model_name, "object": "model", "created": 0, "owned_by": "flywheel", "version": served.version}] if served else []
+    return {"object": "list", "data": found}
+
+
+@app.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process lives."""
+    return {"status": "ok"}
+
+
+@app.get("/readyz")
+async def readyz() -> dict[str, str]:
+    """A model is loaded: 200 with its version, else 503."""
+    served = app.state.engine.current
+    if served is None:
+        raise TransientError("no model is loaded yet", where="serving", mend="Wait; see `make logs S=serving`.")
+    return {"status": "ready", "model_version": served.version}
+
+
+@app.get("/metrics")
+async def metrics() -> Response:
+    """Prometheus metrics."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
