@@ -28,7 +28,9 @@ class AirflowApi:
         if absent_ok and reply.status_code == 404:
             return {}
         if reply.is_error:
-            raise ContractError(f"Airflow refused with {reply.status_code}: {reply.text[:300]}", where=f"{method} {path}", mend="Look at `make logs S=airflow-api`.")
+            raise ContractError(
+                f"Airflow refused with {reply.status_code}: {reply.text[:300]}", where=f"{method} {path}", mend="Look at `make logs S=airflow-api`."
+            )
         return dict(reply.json()) if reply.content else {}
 
     def known(self, dag: str) -> bool:
@@ -45,7 +47,9 @@ class AirflowApi:
 
     def trigger(self, dag: str, conf: dict[str, Any]) -> str:
         """Start a run by hand; returns its id."""
-        return str(self._call("POST", f"/dags/{dag}/dagRuns", json={"logical_date": None, "conf": conf, "run_after": datetime.now(UTC).isoformat()})["dag_run_id"])
+        return str(
+            self._call("POST", f"/dags/{dag}/dagRuns", json={"logical_date": None, "conf": conf, "run_after": datetime.now(UTC).isoformat()})["dag_run_id"]
+        )
 
     def run(self, dag: str, run_id: str) -> dict[str, Any]:
         """One run."""

@@ -92,7 +92,9 @@ def _package_version() -> str:
     try:
         return importlib.metadata.version(PACKAGE)
     except importlib.metadata.PackageNotFoundError as error:
-        raise ContractError(f"the package {PACKAGE} is not installed", where=f"model.base {BUILT_IN}", mend="Run `make install`, or name another base model.") from error
+        raise ContractError(
+            f"the package {PACKAGE} is not installed", where=f"model.base {BUILT_IN}", mend="Run `make install`, or name another base model."
+        ) from error
 
 
 def _convert_gguf(target: Path) -> None:

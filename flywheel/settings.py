@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     ui_url: str = "http://127.0.0.1:18501"
 
     nightly: str = Field("0 2 * * *", description="Cron of the nightly turn, UTC")
-    first_night: str = Field("2026-01-01", description="Earliest night that can be backfilled (ISO date)")
+    first_night: str = Field("", description="Earliest night that can be backfilled (ISO date). Default: on a laptop the day it was set up, else 2026-01-01")
 
     price_cpu_hour: float = Field(0.04, ge=0, description="Money for one CPU hour")
     price_gpu_hour: float = Field(2.50, ge=0, description="Money for one GPU hour")
@@ -47,6 +47,8 @@ class Settings(BaseSettings):
         """Resolve the defaults that hang on other fields."""
         self.home = self.home.expanduser().absolute()
         self.store = self.store or str(self.home / "store")
+        first = self.home / "first_night"
+        self.first_night = self.first_night or (first.read_text().strip() if first.exists() else "2026-01-01")
         own = self.home / "config.yaml"
         self.config = self.config or str(own if own.exists() else REPOSITORY / "config" / "flywheel.yaml")
         self.stage_python = self.stage_python or str(REPOSITORY / ".venv" / "ml" / "bin" / "python")

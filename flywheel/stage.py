@@ -216,7 +216,15 @@ def _close(result: Manifest) -> None:
     for name, value in result.metrics.items():
         log.info("  %s = %s", name, f"{value:.4g}" if isinstance(value, float) else value)
     cost = result.cost
-    log.info("done in %.1f s (%.1f CPU-seconds, %.4f %s); manifest %s/%s", cost.wall_seconds, cost.cpu_seconds, cost.money, cost.currency, result.run_dir, result.stage)
+    log.info(
+        "done in %.1f s (%.1f CPU-seconds, %.4f %s); manifest %s/%s",
+        cost.wall_seconds,
+        cost.cpu_seconds,
+        cost.money,
+        cost.currency,
+        result.run_dir,
+        result.stage,
+    )
 
 
 def _on_sigterm(ctx: Context) -> None:
@@ -240,7 +248,12 @@ def _report(stage: str, error: FlywheelError) -> None:
 
 def _quiet_libraries() -> None:
     warnings.simplefilter("ignore")
-    for name, value in {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}.items():
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }.items():
         os.environ.setdefault(name, value)
     for name in ("bitsandbytes", "daft", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -248,7 +261,9 @@ def _quiet_libraries() -> None:
 
 def main(stage: Stage, argv: list[str] | None = None) -> None:
     """The command line of a stage; exits by the contract."""
-    parser = argparse.ArgumentParser(prog=f"python -m tasks.{stage.name}", description=(sys.modules["__main__"].__doc__ or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tasks.{stage.name}", description=(sys.modules["__main__"].__doc__ or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", required=True, help="the turn's YAML: a path or URL")
     parser.add_argument("--run-dir", required=True, help="folder of this run, best below the store's root")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting, e.g. train.epochs=2; may be repeated")

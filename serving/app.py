@@ -1,6 +1,6 @@
 """The inference service: answers, takes feedback, follows the registry.
 
-    uvicorn serving.app:app --host 127.0.0.1 --port 18000       (its documentation page is /docs)
+uvicorn serving.app:app --host 127.0.0.1 --port 18000       (its documentation page is /docs)
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ async def generate(body: GenerateIn) -> GenerateOut:
     """Answer an instruction."""
     turns = prompt.messages(body.instruction, body.input)
     answer_id, given = await answer(turns, Decoding(body.max_new_tokens, body.temperature, body.top_p), body.instruction, body.input, body.user)
-    return GenerateOut(answer_id=answer_id, response=given.text, model_version=given.version, prompt_tokens=given.prompt_tokens, answer_tokens=given.answer_tokens)
+    return GenerateOut(
+        answer_id=answer_id, response=given.text, model_version=given.version, prompt_tokens=given.prompt_tokens, answer_tokens=given.answer_tokens
+    )
 
 
 @app.post("/v1/chat/completions")

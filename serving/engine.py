@@ -116,7 +116,10 @@ class Engine:
                     _deliver(request, outcome)
             except Exception as error:  # the thread must live: whatever a batch does wrong is those requests' answer
                 for request in batch:
-                    _deliver(request, TransientError(f"decoding failed ({type(error).__name__}: {error})", where="serving", mend="Ask again; see `make logs S=serving`."))
+                    _deliver(
+                        request,
+                        TransientError(f"decoding failed ({type(error).__name__}: {error})", where="serving", mend="Ask again; see `make logs S=serving`."),
+                    )
             finally:
                 RUNNING.set(0)
 

@@ -42,7 +42,9 @@ class GenerateOut(BaseModel):
 class ChatIn(BaseModel):
     """OpenAI's chat completion request; fields that do nothing here are accepted and ignored, as its clients expect."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"model": "flywheel", "messages": [{"role": "user", "content": "What does `os.fsync` do?"}]}]})
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"examples": [{"model": "flywheel", "messages": [{"role": "user", "content": "What does `os.fsync` do?"}]}]}
+    )
 
     model: str = "flywheel"
     messages: list[Message] = Field(min_length=1, max_length=200)

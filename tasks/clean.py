@@ -141,9 +141,13 @@ def run(ctx: stage.Context) -> None:
 
 def _enough(conf: Clean, read: int, rejected: int, train: int, quarantine: str) -> None:
     if rejected > conf.max_rejected * read:
-        raise DataError(f"{rejected} of {read} records were rejected, more than clean.max_rejected allows", where=quarantine, mend="See the reasons there; mend the source.")
+        raise DataError(
+            f"{rejected} of {read} records were rejected, more than clean.max_rejected allows", where=quarantine, mend="See the reasons there; mend the source."
+        )
     if train < conf.min_records:
-        raise DataError(f"{train} clean training records, fewer than clean.min_records ({conf.min_records})", where=quarantine, mend="Add records, or lower the limit.")
+        raise DataError(
+            f"{train} clean training records, fewer than clean.min_records ({conf.min_records})", where=quarantine, mend="Add records, or lower the limit."
+        )
 
 
 STAGE = stage.Stage("clean", run, needs=("ingest",))

@@ -64,7 +64,13 @@ def run(ctx: stage.Context) -> None:
     path.write_text("".join(e.model_dump_json() + "\n" for e in examples))
     artifact = ctx.output("examples", path, len(examples))
     name = f"{batch.id:06d}"
-    published = {"id": name, "claimed": batch.claimed.isoformat(), "examples": artifact.model_dump(), "feedback": [r.id for r in batch.records], "segments": batch.segments}
+    published = {
+        "id": name,
+        "claimed": batch.claimed.isoformat(),
+        "examples": artifact.model_dump(),
+        "feedback": [r.id for r in batch.records],
+        "segments": batch.segments,
+    }
     store.write_bytes(store.join(settings().store, BATCHES, f"{name}.json"), json.dumps(published).encode())
     for segment in batch.segments:
         store.write_bytes(store.join(settings().store, CLAIMED, segment), b"")

@@ -63,7 +63,8 @@ def score(ctx: stage.Context, name: str, loaded: Loaded, suite: list[Example]) -
     losses = log_losses(loaded, [((p + a)[: max(limit, len(p) + 1)], len(p)) for p, a in zip(prompts, answers, strict=True)], conf.batch_size)
     ctx.say(f"  {name}: {len(suite)} answers scored")
     rows: list[dict[str, Any]] = [
-        {"id": e.id, "loss": loss, "tokens": tokens, "rouge_l": None, "exact_match": None, "answer": None} for e, (loss, tokens) in zip(suite, losses, strict=True)
+        {"id": e.id, "loss": loss, "tokens": tokens, "rouge_l": None, "exact_match": None, "answer": None}
+        for e, (loss, tokens) in zip(suite, losses, strict=True)
     ]
     asked = sorted(range(min(conf.generate, len(suite))), key=lambda i: len(prompts[i]))
     for start in range(0, len(asked), conf.batch_size):
@@ -80,7 +81,12 @@ def scored(ctx: stage.Context, name: str, adapter: Artifact | None, folder: Path
     """`score`, remembered in the store by model, suite and decoding: a champion is not scored again every night."""
     conf, model = ctx.config.evaluate, ctx.config.model
     key = store.sha256_text(
-        adapter.sha256 if adapter else "base", ctx.inputs["base"].sha256, suite_sha, model.prompt, str(model.max_length), str((conf.generate, conf.max_new_tokens))
+        adapter.sha256 if adapter else "base",
+        ctx.inputs["base"].sha256,
+        suite_sha,
+        model.prompt,
+        str(model.max_length),
+        str((conf.generate, conf.max_new_tokens)),
     )
     uri = store.join(settings().store, "cache", "scores", f"{key}.json")
     if store.exists(uri):
@@ -144,7 +150,8 @@ def run(ctx: stage.Context) -> None:
         "suite": sha,
         "examples": len(suite),
         "metrics": {
-            n: {"champion": c.champion, "challenger": c.challenger, "gain": c.gain, "interval": [c.low, c.high], "examples": c.examples} for n, c in metrics.items()
+            n: {"champion": c.champion, "challenger": c.challenger, "gain": c.gain, "interval": [c.low, c.high], "examples": c.examples}
+            for n, c in metrics.items()
         },
     }
     ctx.path("report.json").write_text(json.dumps(report, indent=1))

@@ -84,7 +84,9 @@ def run(ctx: stage.Context) -> None:
     for name in curated:
         examples.extend(Example.model_validate_json(line) for line in ctx.fetch(name).read_bytes().splitlines())
     if not examples:
-        raise DataError(f"no usable record in any source ({len(rejected)} lines rejected)", where="ingest.sources", mend="See quarantine.jsonl beside the outputs.")
+        raise DataError(
+            f"no usable record in any source ({len(rejected)} lines rejected)", where="ingest.sources", mend="See quarantine.jsonl beside the outputs."
+        )
     if conf.limit:
         examples = _limited(examples, conf.limit)
     with open(ctx.path("records.jsonl"), "w") as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,7 +38,10 @@ def card(ctx: stage.Context, version: Version, report: dict[str, Any]) -> str:
     """The model card, in the layout that model hubs read."""
     conf = ctx.config
     sources = sorted({(s.name or s.path.rsplit("/", 1)[-1] or s.kind, s.licence, s.consent) for s in conf.ingest.sources})
-    metrics = "\n".join(f"| {n} | {m['champion']:.4g} | {m['challenger']:.4g} | {m['gain']:+.4f} [{m['interval'][0]:+.4f}, {m['interval'][1]:+.4f}] |" for n, m in report["metrics"].items())
+    metrics = "\n".join(
+        f"| {n} | {m['champion']:.4g} | {m['challenger']:.4g} | {m['gain']:+.4f} [{m['interval'][0]:+.4f}, {m['interval'][1]:+.4f}] |"
+        for n, m in report["metrics"].items()
+    )
     train = ctx.upstream("train")
     return f"""---
 base_model: {version.base}
@@ -94,6 +98,7 @@ def run(ctx: stage.Context) -> None:
 
 def publish(ctx: stage.Context, version: Version, package: Any, report: dict[str, Any]) -> int:
     """The MLflow run and model version of this challenger. Raises TransientError when MLflow does not answer."""
+    from mlflow.entities import Metric, Param
     from mlflow.exceptions import MlflowException
 
     client, name = registry.client(), settings().model_name
@@ -104,15 +109,18 @@ def publish(ctx: stage.Context, version: Version, package: Any, report: dict[str
         found = client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else client.create_experiment(name)
         earlier = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{version.run_dir}'", max_results=1)
-        run_id = earlier[0].info.run_id if earlier else client.create_run(experiment, run_name=version.run_dir.rsplit("/", 1)[-1], tags={RUN_TAG: version.run_dir}).info.run_id
-        for key, value in ctx.config.train.model_dump().items():
-            client.log_param(run_id, f"train.{key}", value)
-        for key, found_metric in report["metrics"].items():
-            client.log_metric(run_id, key, found_metric["challenger"])
-            client.log_metric(run_id, f"{key}.gain", found_metric["gain"])
-        for line in ctx.fetch("train.losses").read_text().splitlines():
-            point = json.loads(line)
-            client.log_metric(run_id, "loss", point["loss"], step=int(point["step"]))
+        run_id = (
+            earlier[0].info.run_id
+            if earlier
+            else client.create_run(experiment, run_name=version.run_dir.rsplit("/", 1)[-1], tags={RUN_TAG: version.run_dir}).info.run_id
+        )
+        params = [Param(f"train.{key}", str(value)) for key, value in ctx.config.train.model_dump().items()]
+        now = int(time.time() * 1000)
+        points = [Metric("loss", point["loss"], now, int(point["step"])) for point in map(json.loads, ctx.fetch("train.losses").read_text().splitlines())]
+        for key, measured in report["metrics"].items():
+            points += [Metric(key, measured["challenger"], now, 0), Metric(f"{key}.gain", measured["gain"], now, 0)]
+        for start in range(0, len(points), 1000):  # the most that one call takes
+            client.log_batch(run_id, metrics=points[start : start + 1000], params=params if start == 0 else [])
         client.log_artifacts(run_id, str(package), "model")
         client.log_artifact(run_id, str(ctx.fetch("evaluate.plot")), "report")
         client.log_artifact(run_id, str(ctx.fetch("evaluate.report")), "report")

@@ -51,7 +51,9 @@ def wait_for_serving(ctx: stage.Context, number: int, seconds: float) -> None:
             ctx.say(f"serving answers with version {number} after {time.monotonic() - began:.0f} s")
             return
         time.sleep(0.5)
-    raise TransientError(f"serving still answers with {seen} after {seconds:.0f} s", where=settings().serving_url, mend="Look at `make logs S=serving`, then retry.")
+    raise TransientError(
+        f"serving still answers with {seen} after {seconds:.0f} s", where=settings().serving_url, mend="Look at `make logs S=serving`, then retry."
+    )
 
 
 STAGE = stage.Stage("rollout", run, needs=("gate", "register"))

@@ -127,6 +127,7 @@ class Checkpoint:
         self.saved = time.monotonic()
 
     def save(self, step: int, model: Any, optimizer: Any, losses: list[dict[str, float]]) -> None:
+        """Write the state in which `step` is the next step."""
         import torch
 
         buffer = io.BytesIO()
@@ -189,7 +190,9 @@ def fit(ctx: stage.Context, model: Any, device: Any, batches: list[list[Row]], p
             seen += int(losses[-1]["tokens"])
             elapsed = time.monotonic() - began
             mean = sum(x["loss"] for x in losses[-20:]) / len(losses[-20:])
-            ctx.progress(f"  step {done} of {len(batches)} · loss {mean:.3f} · {seen / elapsed:.0f} tokens/s · {elapsed / (done - first) * (len(batches) - done):.0f} s left")
+            ctx.progress(
+                f"  step {done} of {len(batches)} · loss {mean:.3f} · {seen / elapsed:.0f} tokens/s · {elapsed / (done - first) * (len(batches) - done):.0f} s left"
+            )
             if time.monotonic() - checkpoint.saved >= conf.checkpoint_seconds:
                 checkpoint.save(done, model, optimizer, losses)
     except Preempted:

@@ -1,6 +1,6 @@
 """The page people use: ask, rate, correct, comment.
 
-    streamlit run ui/app.py --server.address 127.0.0.1 --server.port 18501
+streamlit run ui/app.py --server.address 127.0.0.1 --server.port 18501
 """
 
 from __future__ import annotations

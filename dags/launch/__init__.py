@@ -1,4 +1,4 @@
-"""How a stage is started: `stage("train", pool="gpu")` gives a task of whichever launcher FLYWHEEL_LAUNCHER names.
+"""How a stage is started: `stage("train")` gives a task of whichever launcher FLYWHEEL_LAUNCHER names.
 
 The DAG files do not know which: `local` is a subprocess of the stages' environment, `kubernetes` a pod.
 """

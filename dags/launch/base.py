@@ -49,5 +49,7 @@ def finished(stage: str, context: Any) -> dict[str, Any]:
 def failed(stage: str, exit_code: int) -> AirflowException:
     """The exception for a stage that ended otherwise: one that Airflow retries, or one that it does not."""
     if exit_code in NEVER_RETRIED:
-        return AirflowFailException(f"{stage} ended with {exit_code}: {NEVER_RETRIED[exit_code]}; a retry would not help. The last line above says how to mend it.")
+        return AirflowFailException(
+            f"{stage} ended with {exit_code}: {NEVER_RETRIED[exit_code]}; a retry would not help. The last line above says how to mend it."
+        )
     return AirflowException(f"{stage} ended with {exit_code}; it is retried, and goes on from its last checkpoint if it keeps one.")

@@ -81,8 +81,12 @@ class KubernetesStage(KubernetesPodOperator):
             node_selector=pool.node_selector,
             tolerations=[k8s.V1Toleration(**t) for t in pool.tolerations],
             container_resources=k8s.V1ResourceRequirements(requests=pool.requests, limits=pool.limits),
-            security_context=k8s.V1PodSecurityContext(run_as_non_root=True, run_as_user=1000, fs_group=1000, seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault")),
-            container_security_context=k8s.V1SecurityContext(allow_privilege_escalation=False, read_only_root_filesystem=True, capabilities=k8s.V1Capabilities(drop=["ALL"])),
+            security_context=k8s.V1PodSecurityContext(
+                run_as_non_root=True, run_as_user=1000, fs_group=1000, seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault")
+            ),
+            container_security_context=k8s.V1SecurityContext(
+                allow_privilege_escalation=False, read_only_root_filesystem=True, capabilities=k8s.V1Capabilities(drop=["ALL"])
+            ),
             volumes=[k8s.V1Volume(name="scratch", empty_dir=k8s.V1EmptyDirVolumeSource()), k8s.V1Volume(name="tmp", empty_dir=k8s.V1EmptyDirVolumeSource())],
             volume_mounts=[k8s.V1VolumeMount(name="scratch", mount_path="/scratch"), k8s.V1VolumeMount(name="tmp", mount_path="/tmp")],
             startup_timeout_seconds=pod.startup_seconds,
@@ -106,10 +110,6 @@ class KubernetesStage(KubernetesPodOperator):
         """Run the pod; the manifest, not the pod's phase, says whether it did its work."""
         super().execute(context)
         return base.finished(self.stage, context)
-
-    def process_pod_deletion(self, pod: k8s.V1Pod, *, reraise: bool = True) -> Any:
-        """Nothing of ours before the pod goes."""
-        return super().process_pod_deletion(pod, reraise=reraise)
 
     def cleanup(self, pod: k8s.V1Pod, remote_pod: k8s.V1Pod, *arguments: Any, **options: Any) -> None:
         """Turn the container's exit code into what Airflow should do about it."""

@@ -29,10 +29,9 @@ class LocalStage(BaseOperator):
 
     ui_color = "#e8eef7"
 
-    def __init__(self, *, stage: str, pool_of_nodes: str = "cpu", **options: Any) -> None:
+    def __init__(self, *, stage: str, **options: Any) -> None:
         super().__init__(**options)
         self.stage = stage
-        self.pool_of_nodes = pool_of_nodes
         self._process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Any) -> dict[str, Any]:

