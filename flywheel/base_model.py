@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from flywheel import store
 from flywheel.errors import ContractError
@@ -109,7 +110,9 @@ def _convert_gguf(target: Path) -> None:
         raise ContractError(f"the package {PACKAGE} carries no .gguf file", where=f"model.base {BUILT_IN}", mend="Run `make install` again.")
     gguf = Path(str(found.locate()))
     print("converting the base model once (half a minute)", file=sys.stdout, flush=True)
-    model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True))
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+    )
     tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     # The file sets pad to the stop token: a collator that masks padding would mask the stop as well.
     tokenizer.pad_token = "<|endoftext|>"

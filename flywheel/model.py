@@ -43,7 +43,7 @@ def load(base: Path, adapter: Path | None) -> Loaded:
 
     disable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
     if adapter:
         model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
     return Loaded(model.to(device, torch.bfloat16).eval(), load_tokenizer(base), device)

@@ -18,11 +18,11 @@ HEADINGS = {"system": "", "user": "### Instruction:\n", "assistant": "### Respon
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a base model folder, padding on the left as generation needs it."""
-    if (folder / "tokenizer.json").exists():
-        from transformers import PreTrainedTokenizerFast as Tokenizer  # ten times as quick as the Auto class, which imports torch
-    else:
-        from transformers import AutoTokenizer as Tokenizer
-    tokenizer = Tokenizer.from_pretrained(str(folder), padding_side="left")
+    import transformers
+
+    # The class that needs no guessing is ten times as quick: the Auto class imports torch.
+    kind: Any = transformers.PreTrainedTokenizerFast if (folder / "tokenizer.json").exists() else transformers.AutoTokenizer
+    tokenizer = kind.from_pretrained(str(folder), padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

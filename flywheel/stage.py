@@ -117,8 +117,9 @@ def upstream_inputs(run_dir: str, stages: tuple[str, ...]) -> dict[str, Artifact
 
 def cache_key(stage: Stage, conf: config.Config, inputs: dict[str, Artifact]) -> str:
     """sha256(resolved stage config + input hashes + code digest)."""
-    resolved = {"stage": stage.name, "seed": conf.seed, "model": conf.model.model_dump(), "config": _params(stage, conf)}
-    resolved["config"].pop("interval_end", None)  # what it selects is an input; the moment itself is not
+    params = _params(stage, conf)
+    params.pop("interval_end", None)  # what it selects is an input; the moment itself is not
+    resolved = {"stage": stage.name, "seed": conf.seed, "model": conf.model.model_dump(), "config": params}
     hashes = {name: artifact.sha256 for name, artifact in sorted(inputs.items())}
     return store.sha256_text(json.dumps(resolved, sort_keys=True), json.dumps(hashes), code.digest(f"tasks.{stage.name}"))
 

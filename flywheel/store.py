@@ -70,8 +70,8 @@ def read_bytes(uri: str) -> bytes:
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a whole file so that a reader sees either nothing or all of it."""
     if not is_local(uri):
-        fs, path = _filesystem(uri)
-        fs.pipe_file(path, data)
+        fs, key = _filesystem(uri)
+        fs.pipe_file(key, data)
         return
     path = local_path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -99,7 +99,7 @@ def run(ctx: stage.Context) -> None:
     ctx.say(f"{len(examples)} records ({dict(counts)}), {len(curated)} batches of feedback, {len(rejected)} lines rejected")
     ctx.output("records", ctx.path("records.jsonl"), len(examples))
     ctx.output("quarantine", ctx.path("quarantine.jsonl"), len(rejected))
-    ctx.metrics |= {"records": len(examples), "rejected": len(rejected), "batches": len(curated), **counts}
+    ctx.metrics |= {"records": len(examples), "rejected": len(rejected), "batches": len(curated), **{str(split): n for split, n in counts.items()}}
 
 
 def _limited(examples: list[Example], limit: int) -> list[Example]:

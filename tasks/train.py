@@ -112,7 +112,8 @@ def build(ctx: stage.Context, parent: Path | None) -> tuple[Any, Any]:
     quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
     folder = base_model.local_folder(ctx.config.model.base, ctx.cache)
     options: dict[str, Any] = {"quantization_config": quantized, "device_map": {"": device}} if conf.method == "qlora" else {}
-    base = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.bfloat16, **options).to(device)
+    base: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.bfloat16, **options)
+    base.to(device)
     if parent:
         return PeftModel.from_pretrained(base, str(parent), is_trainable=True), device
     lora = LoraConfig(r=conf.rank, lora_alpha=conf.alpha, lora_dropout=conf.dropout, target_modules="all-linear", task_type="CAUSAL_LM")

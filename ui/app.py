@@ -121,9 +121,9 @@ def page() -> None:
     problem = st.session_state.pop("problem", None)
     if problem:
         st.error(problem)
-    question = st.chat_input("Ask a question")
-    if question:
-        ask(question)
+    asked = st.chat_input("Ask a question")
+    if asked:
+        ask(asked)
         st.rerun()
 
 

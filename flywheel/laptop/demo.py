@@ -29,7 +29,7 @@ from flywheel.laptop import stack
 from flywheel.records import Example
 from flywheel.settings import REPOSITORY, settings
 
-QUESTIONS = 400
+QUESTIONS = 300
 TURN_SECONDS = 1500
 USERS = 8
 console = Console(highlight=False)
@@ -149,7 +149,7 @@ def play_users(run: str) -> dict[str, int]:
 
     def person(example: Example) -> str:
         with httpx.Client(base_url=settings().serving_url, timeout=120) as client:
-            question = {"instruction": example.instruction, "input": example.input, "max_new_tokens": 24, "user": f"user-{hash_of(example.id) % 40}"}
+            question = {"instruction": example.instruction, "input": example.input, "max_new_tokens": 16, "user": f"user-{hash_of(example.id) % 40}"}
             answer = post(client, "/v1/generate", question)
             good = answer["response"].strip() == example.output.strip()
             verdict: dict[str, Any] = {"thumb": "up"} if good else {"thumb": "down", "correction": example.output}
@@ -194,7 +194,7 @@ def poison(run: str) -> list[str]:
     path = settings().home / "poison.jsonl"
     store.write_bytes(str(path), "".join(json.dumps(row) + "\n" for row in rows).encode())
     source = {"kind": "files", "path": str(path), "licence": "made for the demo", "consent": "made for the demo"}
-    return [f"ingest.sources={json.dumps([source])}", "ingest.feedback=false", "ingest.reserve=0", "train.max_examples=160", "train.replay=0"]
+    return [f"ingest.sources={json.dumps([source])}", "ingest.feedback=false", "ingest.reserve=0", "train.max_examples=64", "train.replay=0"]
 
 
 def results(run: str) -> dict[str, Any]:

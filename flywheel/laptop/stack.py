@@ -121,7 +121,7 @@ def status() -> bool:
         table.add_column(column)
     good = control is not None
     for service in parts.services(settings()):
-        info = control.getProcessInfo(service.name) if control else {"statename": "STOPPED", "pid": 0}
+        info: dict[str, Any] = control.getProcessInfo(service.name) if control else {"statename": "STOPPED", "pid": 0}
         healthy = info["pid"] > 0 and service.healthy()
         good &= healthy
         since = f"{(info['now'] - info['start']) // 60} min" if info["pid"] else ""
