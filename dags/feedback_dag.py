@@ -30,5 +30,5 @@ with DAG(
     default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15)},
     tags=["flywheel", "feedback"],
     on_failure_callback=note_failure,
-):
+) as dag:
     SegmentSensor(task_id="wait_for_feedback", store_uri=settings().store) >> stage("curate", outlets=[FEEDBACK_READY], execution_timeout=timedelta(hours=1))

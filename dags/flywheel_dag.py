@@ -43,7 +43,7 @@ with DAG(
     },
     tags=["flywheel", "training"],
     on_failure_callback=note_failure,
-):
+) as dag:
     ingest, clean, tokenize, train = stage("ingest"), stage("clean"), stage("tokenize"), stage("train")
     evaluate, gate, register, rollout = stage("evaluate"), stage("gate"), stage("register"), stage("rollout")
     ingest >> clean >> tokenize >> train >> evaluate >> gate >> register >> rollout

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ def run(source: str | None = None) -> None:
     """The whole demo. Raises FlywheelError with the mend when a part fails."""
     began = time.monotonic()
     figures: dict[str, Any] = {"started": datetime.now(UTC).isoformat()}
+    set_aside()
     write_config(source)
     stack.up()
     api = AirflowApi()
@@ -65,6 +67,20 @@ def run(source: str | None = None) -> None:
     check(figures)
     show(figures)
     store.write_bytes(str(settings().home / "demo.json"), json.dumps(figures, indent=1).encode())
+
+
+def set_aside() -> None:
+    """The demo begins at the beginning: an earlier one's state is moved away, never deleted."""
+    home = settings().home
+    if not (home / "store" / "runs").exists():
+        return
+    stack.down()
+    target = home / "earlier" / f"{datetime.now():%Y%m%d-%H%M%S}"
+    target.mkdir(parents=True)
+    for entry in home.iterdir():
+        if entry.name not in ("cache", "earlier"):
+            shutil.move(entry, target / entry.name)
+    console.print(f"the state that was here is kept in {target}; delete it when you like")
 
 
 def write_config(source: str | None) -> None:

@@ -1,0 +1,92 @@
+"""Each test has a home and a store of its own; those that need PostgreSQL share one real server, a database each."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+import uuid
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from flywheel.settings import settings
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty FLYWHEEL_HOME."""
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FLYWHEEL_MLFLOW_URL", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)  # MLflow without a server keeps its artifacts below the working directory
+    settings.cache_clear()
+    yield tmp_path / "home"
+    settings.cache_clear()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory):
+    """A real PostgreSQL, the one the laptop stack runs."""
+    from flywheel.laptop import postgres
+
+    data = tmp_path_factory.mktemp("pg") / "data"
+    postgres.initialise(data)
+    port = free_port()
+    process = subprocess.Popen(postgres.command(data, port), cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ), **postgres.as_user())
+    url = sa.make_url(f"postgresql+psycopg://flywheel@127.0.0.1:{port}/postgres")
+    for _ in range(300):
+        try:
+            postgres.connect(url, "postgres").close()
+            break
+        except psycopg.OperationalError:
+            time.sleep(0.1)
+    yield url
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture
+def database(postgres_server, home, monkeypatch):
+    """An empty database of our own on it."""
+    from flywheel.laptop import postgres
+
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with postgres.connect(postgres_server, "postgres") as db:
+        db.execute(f"create database {name}")
+    url = postgres_server.set(database=name).render_as_string(hide_password=False)
+    monkeypatch.setenv("FLYWHEEL_DATABASE_URL", url)
+    settings.cache_clear()
+    return url
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A random two-layer Llama with a byte-level tokenizer and a chat template, as a model folder."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<end>", "<user>", "<assistant>", *alphabet])}
+    raw = Tokenizer(models.BPE(vocabulary, []))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<end>", additional_special_tokens=["<user>", "<assistant>"])
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    tokenizer.save_pretrained(str(folder))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+        max_position_embeddings=512, pad_token_id=0, eos_token_id=1, bos_token_id=1,
+    )  # fmt: skip
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(str(folder))
+    return folder

@@ -1,0 +1,178 @@
+"""In Airflow's own environment: the DAG files, the local operator, the sensor."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from dags.launch import base, sensor
+from dags.launch.local import LocalStage
+from flywheel.settings import REPOSITORY, settings
+
+IMPORT = """
+import sys, time
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "mlflow", "transformers", "daft", "pandas", "pyarrow", "numpy", "sqlalchemy_"):
+            raise ImportError("blocked: " + name)
+sys.meta_path.insert(0, Blocked())
+import airflow.sdk
+from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronDataIntervalTimetable, Param
+before = time.process_time()
+import dags.flywheel_dag, dags.feedback_dag
+print(time.process_time() - before)
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    settings.cache_clear()
+    yield tmp_path
+    settings.cache_clear()
+
+
+def context(**params):
+    run = SimpleNamespace(dag_id="flywheel", run_id="manual__2026-01-01T00:00:00+00:00", run_type="manual", data_interval_end=None, run_after=datetime(2026, 1, 1, tzinfo=UTC))
+    return {"dag_run": run, "params": params}
+
+
+@pytest.mark.parametrize("launcher", ["local", "kubernetes"])
+def test_dag_files_need_nothing_of_ml_and_are_the_same_for_both_launchers(launcher, tmp_path):
+    code = IMPORT.replace("numpy", "numpy_") if launcher == "kubernetes" else IMPORT
+    code += "print([t.task_id for t in dags.flywheel_dag.dag.topological_sort()])"
+    environment = {**os.environ, "FLYWHEEL_LAUNCHER": launcher, "FLYWHEEL_HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY), "AIRFLOW_HOME": str(tmp_path / "airflow")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    seconds, ids = done.stdout.strip().splitlines()[-2:]
+    assert ids == "['ingest', 'clean', 'tokenize', 'train', 'evaluate', 'gate', 'register', 'rollout']"
+    print(f"{launcher}: {float(seconds):.2f} CPU-seconds beyond airflow")
+    if launcher == "local":
+        assert float(seconds) < 2.0  # CPU-seconds, not wall time
+
+
+def test_every_dag_can_be_read_and_explains_itself(home):
+    from dags import feedback_dag, flywheel_dag
+
+    for dag in (flywheel_dag.dag, feedback_dag.dag):
+        assert dag.doc_md and dag.tags and dag.max_active_runs == 1
+        assert dag.on_failure_callback
+        assert all(task.owner == "ml-platform" and task.retries == 2 for task in dag.tasks)
+
+
+def test_arguments_are_the_contract(home):
+    found = base.arguments(context(set=["train.epochs=2"]))
+    assert found[:4] == ["--config", settings().config, "--run-dir", f"{home}/store/runs/flywheel/manual__2026-01-01T00_00_00_00_00"]
+    assert found[-2:] == ["--set", "train.epochs=2"] and 'ingest.interval_end="2026-01-01T00:00:00+00:00"' in found
+    night = context()
+    night["dag_run"].run_type = "backfill"
+    assert "rollout.enabled=false" in base.arguments(night)
+    night["params"]["rollout"] = "yes"
+    assert "rollout.enabled=false" not in base.arguments(night)
+
+
+def fake_stage(home, monkeypatch, code):
+    """An interpreter that runs this code in the stage's place."""
+    script = home / "python"
+    script.write_text(f"#!{sys.executable}\n{code}")
+    script.chmod(0o755)
+    monkeypatch.setenv("FLYWHEEL_STAGE_PYTHON", str(script))
+    settings.cache_clear()
+    return LocalStage(stage="ingest", task_id="ingest", retries=0)
+
+
+def write_manifest(home, **change):
+    run = "runs/flywheel/manual__2026-01-01T00_00_00_00_00"
+    now = datetime.now(UTC).isoformat()
+    body = {"schema_version": 1, "stage": "ingest", "run_dir": run, "attempt": 1, "cache_key": "k", "started": now, "ended": now, "metrics": {"records": 3}, **change}
+    path = home / "store" / run / "ingest" / "manifest.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(body))
+
+
+def test_local_stage_returns_the_manifests_metrics(home, monkeypatch):
+    write_manifest(home)
+    assert fake_stage(home, monkeypatch, "print('hello')").execute(context())["metrics"] == {"records": 3}
+
+
+def test_a_stage_that_ends_well_without_its_manifest_fails(home, monkeypatch):
+    with pytest.raises(AirflowException, match="left no manifest"):
+        fake_stage(home, monkeypatch, "").execute(context())
+    write_manifest(home, run_dir="runs/flywheel/another")
+    with pytest.raises(AirflowException, match="another"):
+        fake_stage(home, monkeypatch, "").execute(context())
+    write_manifest(home, outcome="skipped", reason="nothing to do")
+    with pytest.raises(AirflowSkipException, match="nothing to do"):
+        fake_stage(home, monkeypatch, "").execute(context())
+
+
+@pytest.mark.parametrize(("code", "retried"), [(2, False), (3, False), (75, True), (143, True), (1, True)])
+def test_exit_codes(home, monkeypatch, code, retried):
+    with pytest.raises(AirflowException) as caught:
+        fake_stage(home, monkeypatch, f"raise SystemExit({code})").execute(context())
+    assert isinstance(caught.value, AirflowFailException) is not retried
+
+
+def test_killing_the_task_ends_the_whole_process_group_in_time(home, monkeypatch):
+    import threading
+
+    stubborn = "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nos.fork()\nprint(os.getpid(), flush=True)\ntime.sleep(600)"
+    operator = fake_stage(home, monkeypatch, stubborn)
+    thread = threading.Thread(target=lambda: pytest.raises(AirflowException, operator.execute, context()))
+    thread.start()
+    while operator._process is None:
+        time.sleep(0.05)
+    time.sleep(1)
+    began = time.monotonic()
+    operator.on_kill()
+    took = time.monotonic() - began
+    thread.join(10)
+    assert took < 5 and not thread.is_alive()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(operator._process.pid, 0)
+
+
+def test_the_stage_dies_with_its_task(home):
+    write_manifest(home)
+    code = (
+        "import os, sys; from dags.launch.local import _die_with_parent; import subprocess;"
+        "p = subprocess.Popen(['sleep', '600'], preexec_fn=_die_with_parent); print(p.pid, flush=True); sys.stdin.read()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    child = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]:
+            return
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("the child outlived its parent")
+
+
+def test_fresh_segments(home):
+    store = home / "store"
+
+    def put(path, text=""):
+        (store / path).parent.mkdir(parents=True, exist_ok=True)
+        (store / path).write_text(text)
+
+    assert sensor.fresh_segments(str(store)) == []
+    put("feedback/segments/1.jsonl")
+    put("feedback/segments/2.jsonl")
+    put("feedback/claimed/1.jsonl")
+    assert sensor.fresh_segments(str(store)) == ["2.jsonl"]
+    put("feedback/waiting.json", json.dumps({"segments": ["1.jsonl", "2.jsonl"], "until": "2999-01-01T00:00:00+00:00"}))
+    assert sensor.fresh_segments(str(store)) == []
+    put("feedback/segments/3.jsonl")
+    assert sensor.fresh_segments(str(store)) == ["2.jsonl", "3.jsonl"]
+    put("feedback/waiting.json", json.dumps({"segments": ["2.jsonl", "3.jsonl"], "until": "2020-01-01T00:00:00+00:00"}))
+    assert sensor.fresh_segments(str(store)) == ["2.jsonl", "3.jsonl"]

@@ -1,0 +1,69 @@
+import socket
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from flywheel import manifest, store
+from flywheel.errors import ContractError
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A real S3 API, moto's server, with an empty bucket."""
+    import boto3
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    url = f"http://127.0.0.1:{port}"
+    for name, value in {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="flywheel")
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield "s3://flywheel/prefix"
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def root(request, tmp_path):
+    return str(tmp_path / "a store") if request.param == "folder" else request.getfixturevalue("bucket")
+
+
+def test_write_read_list_glob(root):
+    store.write_bytes(store.join(root, "a", "one.json"), b"1")
+    store.write_bytes(store.join(root, "a", "two.json"), b"2")
+    store.write_bytes(store.join(root, "a", "two.json"), b"22")
+    assert store.read_bytes(store.join(root, "a", "two.json")) == b"22"
+    assert store.list_names(store.join(root, "a")) == ["one.json", "two.json"]
+    assert store.list_names(store.join(root, "none")) == []
+    assert [uri.rsplit("/", 1)[1] for uri in store.glob(store.join(root, "a", "*.json"))] == ["one.json", "two.json"]
+    assert store.exists(store.join(root, "a", "one.json")) and not store.exists(store.join(root, "b"))
+
+
+def test_folders_travel_and_are_verified(root, tmp_path, home):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "weights").write_bytes(b"w" * 100)
+    uri = store.join(root, "runs", "adapter")
+    store.upload(folder, uri)
+    artifact = manifest.describe(folder, uri)
+    assert (artifact.fetch(tmp_path / "cache") / "weights").read_bytes() == b"w" * 100
+    store.write_bytes(store.join(uri, "weights"), b"v" * 100)
+    with pytest.raises(ContractError, match="weights"):
+        artifact.fetch(tmp_path / "cache2")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        store.write_bytes(str(tmp_path / "x"), b"1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_address():
+    with pytest.raises(ContractError, match="s3://"):
+        store.read_bytes("nonsense://x/y")

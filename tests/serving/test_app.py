@@ -1,0 +1,88 @@
+"""The API over a real engine (a tiny random model), a real ledger and a real registry file."""
+
+import time
+import uuid
+
+import pytest
+from fastapi.testclient import TestClient
+
+
+@pytest.fixture
+def api(database, home, tiny_model, monkeypatch):
+    home.mkdir(exist_ok=True)
+    (home / "config.yaml").write_text(f"model: {{base: '{tiny_model}'}}\ningest: {{sources: [{{kind: docs, licence: x, consent: y}}]}}")
+    monkeypatch.setenv("FLYWHEEL_CONFIG", str(home / "config.yaml"))
+    from flywheel.settings import settings
+
+    settings.cache_clear()
+    from serving.app import app
+
+    with TestClient(app) as client:
+        until = time.monotonic() + 60
+        while client.get("/readyz").status_code != 200 and time.monotonic() < until:
+            time.sleep(0.2)
+        yield client
+
+
+def test_answers_and_feedback(api):
+    assert api.get("/readyz").json()["model_version"] == "base"
+    answer = api.post("/v1/generate", json={"instruction": "hello", "max_new_tokens": 5}).json()
+    assert answer["model_version"] == "base" and answer["answer_tokens"] <= 5
+    body = {"answer_id": answer["answer_id"], "idempotency_key": uuid.uuid4().hex, "thumb": "up"}
+    assert api.post("/v1/feedback", json=body).status_code == 201
+    assert api.post("/v1/feedback", json=body).status_code == 200
+    text = api.get("/metrics").text
+    assert 'flywheel_requests_total{path="/v1/generate",status="200"}' in text
+    assert api.get("/healthz").status_code == 200
+
+
+def test_the_openai_client_works(api):
+    from openai import BadRequestError, OpenAI
+
+    client = OpenAI(base_url="http://testserver/v1", api_key="none", http_client=api, max_retries=0)
+    done = client.chat.completions.create(model="flywheel", messages=[{"role": "user", "content": "hi"}], max_tokens=4)
+    assert done.usage.completion_tokens <= 4 and done.choices[0].message.role == "assistant"
+    assert [m.id for m in client.models.list()] == ["flywheel"]
+    with pytest.raises(BadRequestError, match="user"):
+        client.chat.completions.create(model="flywheel", messages=[{"role": "assistant", "content": "hi"}])
+
+
+def test_a_batch_gives_what_each_gets_alone(api):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def ask(text):
+        return api.post("/v1/generate", json={"instruction": text, "max_new_tokens": 8}).json()["response"]
+
+    questions = [f"question {i} " * (i + 1) for i in range(6)]
+    alone = [ask(q) for q in questions]
+    with ThreadPoolExecutor(6) as people:
+        together = list(people.map(ask, questions))
+    assert sum(a == b for a, b in zip(alone, together, strict=True)) >= 5  # bf16 rounding may turn a near tie of random weights
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/v1/generate", {"instruction": ""}, 400, "instruction"),
+        ("/v1/generate", {"instrction": "x"}, 400, "instr"),
+        ("/v1/generate", {"instruction": "word " * 3000}, 400, "tokens"),
+        ("/v1/feedback", {"answer_id": "none", "idempotency_key": "12345678"}, 404, "no such answer"),
+        ("/v1/chat/completions", {"messages": [], "model": "x"}, 400, "messages"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "stream": True}, 400, "stream"),
+        ("/v1/nothing", {}, 404, "Not Found"),
+    ],
+)
+def test_errors_have_openais_shape_and_say_what_to_do(api, path, body, status, words):
+    reply = api.post(path, json=body)
+    assert reply.status_code == status
+    assert words in reply.json()["error"]["message"]
+
+
+def test_a_dead_database_is_503_and_nothing_is_acknowledged(api, monkeypatch):
+    from flywheel.settings import settings
+
+    monkeypatch.setenv("FLYWHEEL_DATABASE_URL", "postgresql+psycopg://flywheel@127.0.0.1:1/x")
+    settings.cache_clear()
+    reply = api.post("/v1/feedback", json={"answer_id": "x", "idempotency_key": "12345678"})
+    assert reply.status_code == 503 and "retry-after" in reply.headers
+    assert "nothing was stored" in reply.json()["error"]["message"]
