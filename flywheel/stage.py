@@ -17,7 +17,8 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -196,8 +197,8 @@ def execute(stage: Stage, conf: config.Config, run_dir: str) -> Manifest:
     else:
         cached_from = ""
         _open_attempt(ctx)
-        _on_sigterm(ctx)
-        stage.run(ctx)
+        with _on_sigterm(ctx):
+            stage.run(ctx)
     result = Manifest(
         stage=stage.name, run_dir=store.relative(run_dir), attempt=ctx.attempt, cache_key=ctx.cache_key,
         outcome="skipped" if ctx.skipped else "done", reason=ctx.skipped, inputs=ctx.inputs, outputs=ctx.outputs,
@@ -228,7 +229,8 @@ def _close(result: Manifest) -> None:
     )
 
 
-def _on_sigterm(ctx: Context) -> None:
+@contextmanager
+def _on_sigterm(ctx: Context) -> Iterator[None]:
     """SIGTERM ends a stage with 143; one that checkpoints sets `finish_on_sigterm` and watches `stop_requested`."""
 
     def stop(_signum: int, _frame: FrameType | None) -> None:
@@ -236,7 +238,11 @@ def _on_sigterm(ctx: Context) -> None:
         if not ctx.finish_on_sigterm:
             raise Preempted("stopped by SIGTERM", where=ctx.stage.name, mend="A retry goes on.")
 
-    signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _report(stage: str, error: FlywheelError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -40,7 +41,9 @@ def postgres_server(tmp_path_factory):
     data = tmp_path_factory.mktemp("pg") / "data"
     postgres.initialise(data)
     port = free_port()
-    process = subprocess.Popen(postgres.command(data, port), cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ), **postgres.as_user())
+    process = subprocess.Popen(
+        postgres.command(data, port), cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ), **postgres.as_user()
+    )
     url = sa.make_url(f"postgresql+psycopg://flywheel@127.0.0.1:{port}/postgres")
     for _ in range(300):
         try:
@@ -49,7 +52,7 @@ def postgres_server(tmp_path_factory):
         except psycopg.OperationalError:
             time.sleep(0.1)
     yield url
-    process.terminate()
+    process.send_signal(signal.SIGINT)  # SIGTERM would wait for the tests' pooled connections
     process.wait()
 
 

@@ -155,7 +155,7 @@ def services(settings: Settings) -> list[Service]:
         Service(
             "ui",
             [ml, "-m", "streamlit", "run", str(REPOSITORY / "ui" / "app.py"), "--server.address", HOST, "--server.port", str(port(settings.ui_url)),
-             "--server.headless", "true", "--browser.gatherUsageStats", "false"],
+             "--server.headless", "true", "--client.toolbarMode", "viewer", "--browser.gatherUsageStats", "false"],
             _answers(f"{settings.ui_url}/_stcore/health"), settings.ui_url, "FLYWHEEL_UI_URL",
         ),
     ]  # fmt: skip

@@ -23,15 +23,16 @@ def test_pod(stage, monkeypatch):
 
     from dags.launch import stage as make
 
-    with DAG("flywheel", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
+    with DAG("flywheel", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
         operator = make(stage)
     run = SimpleNamespace(
         dag_id="flywheel", run_id="manual__2026-01-01T00:00:00+00:00", run_type="manual", data_interval_end=None, run_after=datetime(2026, 1, 1, tzinfo=UTC),
         logical_date=None,
     )  # fmt: skip
     ti = SimpleNamespace(dag_id="flywheel", task_id=stage, run_id=run.run_id, try_number=1, map_index=-1)
-    context = {"dag_run": run, "params": {"set": ["train.epochs=2"]}, "ti": ti, "task_instance": ti, "run_id": run.run_id}
+    context = {"dag_run": run, "params": {"set": ["train.epochs=2"]}, "ti": ti, "task_instance": ti, "run_id": run.run_id, "dag": dag, "task": operator}
     operator.random_name_suffix = False
+    operator.hook = SimpleNamespace(is_in_cluster=True)  # rendering asks for nothing else of a cluster
     operator.render_template_fields(context)
     pod = ApiClient().sanitize_for_serialization(operator.build_pod_request_obj(context))
     pod["metadata"]["labels"].pop("airflow_version", None)

@@ -13,7 +13,16 @@ from flywheel.settings import REPOSITORY
 
 
 def run(stage, home, *arguments, config=None, **environment):
-    command = [sys.executable, "-m", f"tasks.{stage}", "--config", str(config or home / "config.yaml"), "--run-dir", str(home / "store/runs/hand/1"), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        f"tasks.{stage}",
+        "--config",
+        str(config or home / "config.yaml"),
+        "--run-dir",
+        str(home / "store/runs/hand/1"),
+        *arguments,
+    ]
     return subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "FLYWHEEL_HOME": str(home), **environment}, capture_output=True, text=True)
 
 

@@ -1,3 +1,5 @@
+import unicodedata
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +22,7 @@ def test_exact_duplicates_keep_the_corrected_one():
 
 
 def test_near_duplicates_and_different_ones():
-    words = "the quick brown fox jumps over the lazy dog and runs far away into the deep dark wood".split()
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "and", "runs", "far", "away", "into", "the", "deep", "dark", "wood"]
     one, two = " ".join(words), " ".join([*words[:-1], "forest"])
     kept, rejected = clean.near_duplicates([example("q", one), example("q", two), example("other", "nothing alike at all in here")], 0.7)
     assert [e.output for e in kept] == [one, "nothing alike at all in here"]
@@ -39,6 +41,8 @@ def test_lengths():
 
 
 @given(st.text(min_size=1))
-def test_normalise_is_stable(text):
-    once = clean.normalise(example(text, "answer"))
-    assert clean.normalise(once) == once
+def test_normalised_text_is_tidy_and_its_id_is_its_own(text):
+    tidy = clean.normalise(example(text, "answer"))
+    assert tidy.instruction == unicodedata.normalize("NFC", tidy.instruction).strip()
+    assert not [c for c in tidy.instruction if unicodedata.category(c).startswith("C") and c not in "\n\t"]
+    assert tidy.id == example_id(tidy.instruction, tidy.input, tidy.output)

@@ -12,7 +12,9 @@ from tasks import curate, ingest
 
 def feedback(number, correction="", consent=True):
     answer = ledger.add_answer(f"question {number}", "", "wrong", "1")
-    ledger.add_feedback(FeedbackIn(answer_id=answer, idempotency_key=f"key-{number}-{correction}", thumb="down", correction=correction or None, consent=consent))
+    ledger.add_feedback(
+        FeedbackIn(answer_id=answer, idempotency_key=f"key-{number:06d}-{correction}", thumb="down", correction=correction or None, consent=consent)
+    )
 
 
 def run(name, *assignments):
@@ -32,7 +34,12 @@ def test_consented_corrections_become_examples_once(database):
     feedback(0, "better 0")
     ledger.seal_segments()
     done = run("1")
-    assert {k: done.metrics[k] for k in ("used", "superseded", "no_consent", "no_correction")} == {"used": 3, "superseded": 1, "no_consent": 1, "no_correction": 1}
+    assert {k: done.metrics[k] for k in ("used", "superseded", "no_consent", "no_correction")} == {
+        "used": 3,
+        "superseded": 1,
+        "no_consent": 1,
+        "no_correction": 1,
+    }
     assert sorted(e.output for e in published()) == ["better 0", "right 1", "right 2"]
     assert store.list_names(store.join(settings().store, ledger.CLAIMED)) == store.list_names(store.join(settings().store, ledger.SEGMENTS))
     assert run("2").outcome == "skipped"

@@ -9,7 +9,9 @@ from tasks.paired import compare
 
 def scores(old, new, tokens=20):
     def side(model, losses):
-        return pd.DataFrame({"id": [f"{i:03d}" for i in range(len(losses))], "model": model, "loss": np.asarray(losses) * tokens, "tokens": tokens, "rouge_l": None})
+        return pd.DataFrame(
+            {"id": [f"{i:03d}" for i in range(len(losses))], "model": model, "loss": np.asarray(losses) * tokens, "tokens": tokens, "rouge_l": None}
+        )
 
     return pd.concat([side("champion", old), side("challenger", new)])
 

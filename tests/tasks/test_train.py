@@ -76,7 +76,9 @@ train: {{start: base, epochs: 20, learning_rate: 0.01, rank: 8, threads: 1}}
 
 def start(stage, home, run, *arguments):
     command = [sys.executable, "-m", f"tasks.{stage}", "--config", f"{home}/c.yaml", "--run-dir", f"{home}/store/runs/t/{run}", *arguments]
-    return subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "FLYWHEEL_HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env={**os.environ, "FLYWHEEL_HOME": str(home)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def losses(home, run):
@@ -88,7 +90,7 @@ def test_sigterm_saves_and_a_retry_ends_where_an_uninterrupted_run_does(prepared
     whole = start("train", prepared, "a")
     assert whole.wait() == 0, whole.stdout.read()
     expected = losses(prepared, "a")
-    assert sum(expected[-10:]) < 0.8 * sum(expected[:10])
+    assert sum(expected[-10:]) < 0.9 * sum(expected[:10])
     for path in (prepared / "store" / "cache" / "train").iterdir():
         path.unlink()  # or the second run would be a cache hit
     manifest_path = prepared / "store/runs/t/a/train/manifest.json"

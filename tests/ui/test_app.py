@@ -42,6 +42,7 @@ def service(monkeypatch, home):
     settings.cache_clear()
     yield received
     server.shutdown()
+    server.server_close()
 
 
 def page():
@@ -55,7 +56,7 @@ def test_ask_then_correct(service):
     at.chat_input[0].set_value("2 + 2?").run()
     assert "Four." in [m.value for m in at.markdown]
     at.text_area[0].set_value("4")
-    at.text_input[1].set_value("digits, please")
+    next(t for t in at.text_input if t.label.startswith("Comment")).set_value("digits, please")
     next(b for b in at.button if b.label == "Send").click().run()
     path, body = service[-1]
     assert path == "/v1/feedback"
