@@ -21,7 +21,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FLYWHEEL_", extra="ignore")
 
-    profile: Literal["laptop", "cluster"] = "laptop"
     home: Path = Field(REPOSITORY / ".flywheel", description="State of the laptop stack: database, logs, caches")
     store: str = Field("", description="Object store: a folder or s3://bucket/prefix. Default: <home>/store")
     config: str = Field("", description="The turn's YAML. Default: <home>/config.yaml when it exists, else config/flywheel.yaml")
