@@ -36,7 +36,7 @@ from flywheel.laptop import services as parts
 from flywheel.laptop.services import Service
 from flywheel.settings import REPOSITORY, Settings, settings
 
-HEALTH_SECONDS = 240
+HEALTH_SECONDS = 600
 MARK = "FLYWHEEL_SERVICE"
 console = Console(highlight=False)
 
