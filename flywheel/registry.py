@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import httpx
 from pydantic import BaseModel, Field
 
 from flywheel import ledger
@@ -71,16 +72,32 @@ def unreachable(error: Exception) -> TransientError:
     )
 
 
+def _read(path: str, **params: str | int) -> dict[str, Any]:
+    """A GET of MLflow's REST API; empty when there is no such thing.
+
+    The client does the same, but importing it costs seconds, in every stage that asks who the champion is.
+    """
+    try:
+        reply = httpx.get(f"{settings().mlflow_url}/api/2.0/mlflow/{path}", params=params, timeout=30)
+        if reply.status_code == 404:
+            return {}
+        return dict(reply.raise_for_status().json())
+    except httpx.HTTPError as error:
+        raise unreachable(error) from error
+
+
 def versions() -> list[Version]:
     """Every registered version, newest first. Raises TransientError when the registry cannot be reached."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = client().search_model_versions(f"name='{settings().model_name}'", max_results=1000)
-    except MlflowException as error:
-        raise unreachable(error) from error
-    known = [Version.model_validate_json(v.tags[TAG]).model_copy(update={"version": int(v.version)}) for v in found if TAG in v.tags]
-    return sorted(known, key=lambda v: -v.version)
+    found: list[dict[str, Any]] = []
+    token = ""
+    while True:
+        page = _read("model-versions/search", filter=f"name='{settings().model_name}'", max_results=1000, page_token=token)
+        found += page.get("model_versions", [])
+        token = page.get("next_page_token", "")
+        if not token:
+            break
+    tagged = [(int(v["version"]), tag["value"]) for v in found for tag in v.get("tags", []) if tag["key"] == TAG]
+    return [Version.model_validate_json(value).model_copy(update={"version": number}) for number, value in sorted(tagged, reverse=True)]
 
 
 def get(version: int) -> Version:
@@ -93,14 +110,9 @@ def get(version: int) -> Version:
 
 def alias(name: str) -> int | None:
     """The version number an alias points at, or None."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return int(client().get_model_version_by_alias(settings().model_name, name).version)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise unreachable(error) from error
+    page = _read("registered-models/get", name=settings().model_name)
+    aliases = page.get("registered_model", {}).get("aliases", [])
+    return next((int(a["version"]) for a in aliases if a["alias"] == name), None)
 
 
 def champion() -> Version | None:

@@ -26,8 +26,9 @@ def normalise(example: Example) -> Example:
     import ftfy
 
     def tidy(text: str) -> str:
-        text = text if text.isascii() else ftfy.fix_text(text)
-        return "".join(c for c in unicodedata.normalize("NFC", text) if c in "\n\t" or not unicodedata.category(c).startswith("C")).strip()
+        text = "".join(c for c in text if c in "\n\t" or not unicodedata.category(c).startswith("C"))
+        fixed = text if text.isascii() else unicodedata.normalize("NFC", ftfy.fix_text(text))
+        return fixed.strip() if fixed == text else tidy(fixed)  # what was mended may have more to mend
 
     changed = {field: tidy(getattr(example, field)) for field in ("instruction", "input", "output")}
     return example.model_copy(update={**changed, "id": example_id(**changed)})

@@ -6,9 +6,11 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import uuid
 
+import httpx
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -20,8 +22,6 @@ from flywheel.settings import settings
 def home(tmp_path, monkeypatch):
     """An empty FLYWHEEL_HOME."""
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FLYWHEEL_MLFLOW_URL", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.chdir(tmp_path)  # MLflow without a server keeps its artifacts below the working directory
     settings.cache_clear()
     yield tmp_path / "home"
     settings.cache_clear()
@@ -68,6 +68,36 @@ def database(postgres_server, home, monkeypatch):
     monkeypatch.setenv("FLYWHEEL_DATABASE_URL", url)
     settings.cache_clear()
     return url
+
+
+@pytest.fixture(scope="session")
+def mlflow_process(tmp_path_factory):
+    """A real MLflow server for the whole session."""
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, start_new_session=True
+    )
+    for _ in range(1800):
+        try:
+            if httpx.get(f"{url}/health", timeout=2).is_success:
+                break
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    yield url
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture
+def mlflow_server(mlflow_process, home, monkeypatch):
+    """An empty model of our own on it."""
+    monkeypatch.setenv("FLYWHEEL_MLFLOW_URL", mlflow_process)
+    monkeypatch.setenv("FLYWHEEL_MODEL_NAME", f"model-{uuid.uuid4().hex[:12]}")
+    settings.cache_clear()
+    return mlflow_process
 
 
 @pytest.fixture(scope="session")

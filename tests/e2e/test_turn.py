@@ -145,7 +145,9 @@ def test_second_up_is_harmless_and_a_taken_port_is_named(stack):
     foreign.bind(("127.0.0.1", 0))
     foreign.listen()
     url = f"http://127.0.0.1:{foreign.getsockname()[1]}"
-    other = {**environment, "FLYWHEEL_HOME": environment["FLYWHEEL_HOME"] + " 2", "FLYWHEEL_MLFLOW_URL": url}
+    other = {**environment, "FLYWHEEL_HOME": environment["FLYWHEEL_HOME"] + " 2"}
+    other |= {f"FLYWHEEL_{n.upper()}_URL": f"http://127.0.0.1:{p}" for n, p in zip(SERVICES[1:], free_ports(4), strict=True)}
+    other |= {"FLYWHEEL_MLFLOW_URL": url, "FLYWHEEL_DATABASE_URL": f"postgresql+psycopg://flywheel@127.0.0.1:{free_ports(1)[0]}/flywheel"}
     done = subprocess.run([sys.executable, "-m", "flywheel", "up"], cwd=ROOT, env=other, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2, done.stdout + done.stderr
     assert str(foreign.getsockname()[1]) in " ".join((done.stdout + done.stderr).split())

@@ -1,4 +1,4 @@
-"""The API over a real engine (a tiny random model), a real ledger and a real registry file."""
+"""The API over a real engine (a tiny random model), a real ledger and a real registry."""
 
 import time
 import uuid
@@ -6,14 +6,14 @@ import uuid
 import pytest
 from fastapi.testclient import TestClient
 
+from flywheel.settings import settings
+
 
 @pytest.fixture
-def api(database, home, tiny_model, monkeypatch):
+def api(database, mlflow_server, home, tiny_model, monkeypatch):
     home.mkdir(exist_ok=True)
     (home / "config.yaml").write_text(f"model: {{base: '{tiny_model}'}}\ningest: {{sources: [{{kind: docs, licence: x, consent: y}}]}}")
     monkeypatch.setenv("FLYWHEEL_CONFIG", str(home / "config.yaml"))
-    from flywheel.settings import settings
-
     settings.cache_clear()
     from serving.app import app
 
@@ -42,7 +42,7 @@ def test_the_openai_client_works(api):
     client = OpenAI(base_url="http://testserver/v1", api_key="none", http_client=api, max_retries=0)
     done = client.chat.completions.create(model="flywheel", messages=[{"role": "user", "content": "hi"}], max_tokens=4)
     assert done.usage.completion_tokens <= 4 and done.choices[0].message.role == "assistant"
-    assert [m.id for m in client.models.list()] == ["flywheel"]
+    assert [m.id for m in client.models.list()] == [settings().model_name]
     with pytest.raises(BadRequestError, match="user"):
         client.chat.completions.create(model="flywheel", messages=[{"role": "assistant", "content": "hi"}])
 
@@ -79,8 +79,6 @@ def test_errors_have_openais_shape_and_say_what_to_do(api, path, body, status, w
 
 
 def test_a_dead_database_is_503_and_nothing_is_acknowledged(api, monkeypatch):
-    from flywheel.settings import settings
-
     monkeypatch.setenv("FLYWHEEL_DATABASE_URL", "postgresql+psycopg://flywheel@127.0.0.1:1/x")
     settings.cache_clear()
     reply = api.post("/v1/feedback", json={"answer_id": "x", "idempotency_key": "12345678"})
