@@ -92,7 +92,8 @@ def test_arguments_are_the_contract(home):
 def fake_stage(home, monkeypatch, code):
     """An interpreter that runs this code in the stage's place."""
     script = home / "python"
-    script.write_text(f"#!{sys.executable}\n{code}")
+    (home / "stage.py").write_text(code)
+    script.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{home}/stage.py'\n")  # a #! line takes no path with a space
     script.chmod(0o755)
     monkeypatch.setenv("FLYWHEEL_STAGE_PYTHON", str(script))
     settings.cache_clear()
@@ -153,9 +154,8 @@ def test_killing_the_task_ends_the_whole_process_group_in_time(home, monkeypatch
 
     thread = threading.Thread(target=execute)
     thread.start()
-    while operator._process is None:
-        time.sleep(0.05)
-    time.sleep(1)
+    time.sleep(3)
+    assert operator._process is not None
     operator.on_kill()
     thread.join(10)
     assert GRACE_SECONDS < 5 and not thread.is_alive()  # Airflow's SIGKILL comes 5 s after its SIGTERM
