@@ -18,7 +18,7 @@ def api(database, mlflow_server, home, tiny_model, monkeypatch):
     from serving.app import app
 
     with TestClient(app) as client:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while client.get("/readyz").status_code != 200 and time.monotonic() < until:
             time.sleep(0.2)
         yield client

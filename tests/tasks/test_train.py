@@ -97,7 +97,7 @@ def test_sigterm_saves_and_a_retry_ends_where_an_uninterrupted_run_does(prepared
     manifest_path.unlink()
     stopped = start("train", prepared, "a", "--set", "train.checkpoint_seconds=0.05")
     folder = prepared / "store/runs/t/a/train/checkpoints"
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not list(folder.rglob("state.pt")) and time.monotonic() < until:
         time.sleep(0.02)
     stopped.send_signal(signal.SIGTERM)
