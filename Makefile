@@ -70,7 +70,3 @@ lint: install ## Format, lint, types, import rules
 	$(ML) -m ruff check .
 	$(ML) -m mypy
 	$(ML) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
-
-.PHONY: bench
-bench: install ## A benchmark with its peers, e.g. NAME=data
-	$(ML) -m benchmarks.$(NAME)

@@ -2,6 +2,7 @@
 
     FlywheelError
     ├── ContractError    2   the config, an upstream manifest or an argument is wrong; never retried
+    │   └── NotFound         an id that nothing has
     ├── DataError        3   the data is not good enough; never retried
     ├── TransientError  75   something outside is down or full; waiting helps; retried
     └── Preempted      143   stopped by SIGTERM, after a checkpoint; retried and resumed
@@ -37,6 +38,10 @@ class ContractError(FlywheelError):
     """The config, an argument or an upstream manifest does not fit."""
 
     exit_code = 2
+
+
+class NotFound(ContractError):
+    """An id that nothing has."""
 
 
 class DataError(FlywheelError):

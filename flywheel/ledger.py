@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import OperationalError
 
 from flywheel import store
-from flywheel.errors import ContractError, TransientError
+from flywheel.errors import ContractError, NotFound, TransientError
 from flywheel.records import Feedback, FeedbackIn
 from flywheel.settings import settings
 
@@ -107,12 +107,12 @@ def add_answer(prompt: str, input: str, response: str, model_version: str, user:
 def add_feedback(given: FeedbackIn) -> tuple[str, bool]:
     """Commit feedback; returns its id and whether it is new (False: the same key was stored before).
 
-    Raises ContractError for an unknown answer, or for a key that was used for something else.
+    Raises NotFound for an unknown answer, ContractError for a key that was used for something else.
     """
     body = given.model_dump(mode="json")
     with transaction() as db:
         if db.execute(sa.select(answers.c.id).where(answers.c.id == given.answer_id)).first() is None:
-            raise ContractError("there is no such answer", where=f"answer_id {given.answer_id}", mend="Send the answer_id that came with the answer.")
+            raise NotFound("there is no such answer", where=f"answer_id {given.answer_id}", mend="Send the answer_id that came with the answer.")
         row = {"id": uuid.uuid4().hex, "idempotency_key": given.idempotency_key, "answer_id": given.answer_id, "body": body}
         stored = db.execute(insert(feedback).values(row).on_conflict_do_nothing(index_elements=["idempotency_key"]).returning(feedback.c.id)).first()
         if stored:
@@ -205,11 +205,11 @@ def finish(batch: Batch) -> None:
 
 
 def trace(feedback_id: str) -> dict[str, Any]:
-    """What became of one record: its answer, model version, segment and batch. Raises ContractError when it is unknown."""
+    """What became of one record: its answer, model version, segment and batch. Raises NotFound when it is unknown."""
     with transaction() as db:
         row = db.execute(_READ.where(sa.or_(feedback.c.id == feedback_id, feedback.c.idempotency_key == feedback_id))).first()
     if row is None:
-        raise ContractError("there is no such feedback", where=feedback_id, mend="Pass the id that POST /v1/feedback returned.")
+        raise NotFound("there is no such feedback", where=feedback_id, mend="Pass the id that POST /v1/feedback returned.")
     return {**json.loads(_record(row).model_dump_json()), "segment": row.segment, "batch": row.batch}
 
 

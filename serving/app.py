@@ -19,7 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_
 from starlette.exceptions import HTTPException
 
 from flywheel import ledger, prompt
-from flywheel.errors import ContractError, FlywheelError, TransientError, from_os_error
+from flywheel.errors import ContractError, FlywheelError, NotFound, TransientError, from_os_error
 from flywheel.model import Decoding
 from flywheel.records import FeedbackIn, Message
 from flywheel.settings import settings
@@ -75,7 +75,7 @@ def failure(status: int, message: str, kind: str, param: str | None = None) -> J
 @app.exception_handler(FlywheelError)
 async def _ours(_request: Request, error: FlywheelError) -> JSONResponse:
     if isinstance(error, ContractError):
-        return failure(404 if error.what.startswith("there is no such") else 400, error.sentence, "invalid_request_error")
+        return failure(404 if isinstance(error, NotFound) else 400, error.sentence, "invalid_request_error")
     return failure(503, error.sentence, "server_error")
 
 
