@@ -11,7 +11,7 @@ BASE_PYTHON ?= python3.11
 UV_VERSION := 0.13.8
 # PyPI's torch is the CUDA build; on a machine without a GPU, set this to PyTorch's index of CPU builds.
 TORCH_INDEX ?=
-FAMILIES := base data train serving ui
+FAMILIES := data train serving ui
 
 .PHONY: help
 help: ## What each target does
