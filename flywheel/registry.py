@@ -7,6 +7,7 @@ JSON tag; its adapter, model card and checksums are the artifacts of its MLflow 
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,13 +73,18 @@ def unreachable(error: Exception) -> TransientError:
     )
 
 
+@cache
+def _http() -> httpx.Client:
+    return httpx.Client(timeout=30)  # one for all: serving asks every two seconds, and a new client costs 50 ms
+
+
 def _read(path: str, **params: str | int) -> dict[str, Any]:
     """A GET of MLflow's REST API; empty when there is no such thing.
 
     The client does the same, but importing it costs seconds, in every stage that asks who the champion is.
     """
     try:
-        reply = httpx.get(f"{settings().mlflow_url}/api/2.0/mlflow/{path}", params=params, timeout=30)
+        reply = _http().get(f"{settings().mlflow_url}/api/2.0/mlflow/{path}", params=params)
         if reply.status_code == 404:
             return {}
         return dict(reply.raise_for_status().json())

@@ -46,6 +46,8 @@ class Reconciler:
                 self.complaint = sentence
 
     def _step(self) -> None:
+        if self.engine.current is None:  # while the registry still starts, the base model can be made ready
+            base_model.local_folder(config.load(settings().config).model.base, settings().home / "cache")
         number = registry.alias("champion")
         wanted = str(number) if number else BASE
         current = self.engine.current

@@ -13,6 +13,8 @@ import json
 import math
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,21 @@ class Checkpoint:
         return int(state["step"]), state["losses"]
 
 
+@contextmanager
+def mixed_precision(model: Any, device: Any, width: int) -> Iterator[None]:
+    """Matrix products in bf16 on the adapter's fp32 weights; on a CPU, plain attention for batches up to 256 tokens wide.
+
+    There the fused kernel's backward pass is the slower one; above, it is the one that fits in memory.
+    """
+    import torch
+    from peft.helpers import disable_input_dtype_casting
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    plain = device.type == "cpu" and width <= 256
+    with torch.autocast(device.type, torch.bfloat16), disable_input_dtype_casting(model), sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+        yield
+
+
 def fit(ctx: stage.Context, model: Any, device: Any, batches: list[list[Row]], pad: int) -> list[dict[str, float]]:
     """Run every batch; returns step, loss (nats a token) and tokens of each. Raises Preempted after a checkpoint on SIGTERM."""
     import torch
@@ -175,7 +192,8 @@ def fit(ctx: stage.Context, model: Any, device: Any, batches: list[list[Row]], p
                 group["lr"] = rate(done, len(batches), conf)
             examples = [(row.ids, row.prompt) for row in batch]
             answers = sum(len(ids) - question for ids, question in examples)
-            loss = answer_loss(model.get_base_model(), examples, pad, device).sum() / answers
+            with mixed_precision(model, device, max(len(row.ids) for row in batch)):
+                loss = answer_loss(model.get_base_model(), examples, pad, device).sum() / answers
             if not torch.isfinite(loss):
                 raise DataError(f"the loss is {loss.item()} at step {done}", where="train", mend="Lower train.learning_rate, or look at the examples.")
             loss.backward()

@@ -134,7 +134,7 @@ def turn(run_id: str) -> str:
             if state == "failed":
                 failed = ", ".join(t["task_id"] for t in tasks if t["state"] == "failed")
                 raise DataError(f"the run failed at {failed}", where=run_id, mend=f"Its log is at {settings().airflow_url}/dags/flywheel/runs/{run_id}.")
-            time.sleep(2)
+            time.sleep(3)
     raise TransientError(f"the run did not end within {TURN_SECONDS} s", where=run_id, mend="Look at `make status` and at the run in Airflow.")
 
 

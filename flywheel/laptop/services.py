@@ -7,6 +7,7 @@ import sys
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -49,10 +50,15 @@ def _database_answers(settings: Settings) -> bool:
     return True
 
 
+@cache
+def _http() -> httpx.Client:
+    return httpx.Client(timeout=3)  # one for all: each new client reads every CA certificate, 50 ms
+
+
 def _answers(url: str, healthy: Callable[[httpx.Response], bool] = lambda reply: reply.is_success) -> Callable[[], bool]:
     def ask() -> bool:
         try:
-            return healthy(httpx.get(url, timeout=3))
+            return healthy(_http().get(url))
         except (httpx.HTTPError, ValueError):
             return False
 

@@ -173,9 +173,15 @@ def _make_databases(conf: Settings) -> None:
 
 
 def _migrate_airflow(conf: Settings) -> None:
+    """Once for each set of locked packages: even with nothing to do it takes as long as starting Airflow."""
+    done = conf.home / "postgres" / "airflow-is-at"  # in there, so that it goes when the database goes
+    wanted = (REPOSITORY / "requirements" / "airflow.txt").read_bytes()
+    if done.exists() and done.read_bytes() == wanted:
+        return
     environment = {**os.environ, **parts.shared_environment(conf), **parts.airflow_environment(conf)}
     with console.status("preparing Airflow's database"):
         _run("airflow-migrate", [parts.airflow_python(), "-m", "airflow", "db", "migrate"], environment)
+    store.write_bytes(str(done), wanted)
 
 
 def _run(name: str, command: list[str], environment: dict[str, str], **options: Any) -> None:
@@ -273,7 +279,7 @@ def _wait(control: Any, wanted: list[Service]) -> None:
                 if service.healthy():
                     console.print(f"  {service.name:18} ready  {service.url}")
                     left.remove(service)
-            time.sleep(0.5)
+            time.sleep(1)
 
 
 def _unhealthy(service: Service) -> FlywheelError:
