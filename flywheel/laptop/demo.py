@@ -32,7 +32,7 @@ from flywheel.settings import REPOSITORY, settings
 
 QUESTIONS = 300
 TURN_SECONDS = 1500
-USERS = 8
+USERS = 32  # at a time: one batch is decoded while the next gathers
 console = Console(highlight=False)
 
 
@@ -163,24 +163,25 @@ def play_users(run: str) -> dict[str, int]:
         raise DataError("no record was set aside for the users to ask", where="ingest.reserve", mend="Use a larger source.")
     counts = {"asked": 0, "up": 0, "down": 0, "corrected": 0}
 
-    def person(example: Example) -> str:
-        with httpx.Client(base_url=settings().serving_url, timeout=120) as client:
-            question = {"instruction": example.instruction, "input": example.input, "max_new_tokens": 16, "user": f"user-{hash_of(example.id) % 40}"}
-            answer = post(client, "/v1/generate", question)
-            good = answer["response"].strip() == example.output.strip()
-            verdict: dict[str, Any] = {"thumb": "up"} if good else {"thumb": "down", "correction": example.output}
-            key = str(uuid.uuid5(uuid.NAMESPACE_URL, answer["answer_id"]))
-            post(client, "/v1/feedback", {"answer_id": answer["answer_id"], "idempotency_key": key, "user": question["user"], "consent": True, **verdict})
-            return "up" if good else "down"
+    client = httpx.Client(base_url=settings().serving_url, timeout=120)
 
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as bar:
+    def person(example: Example) -> str:
+        question = {"instruction": example.instruction, "input": example.input, "max_new_tokens": 16, "user": f"user-{hash_of(example.id) % 40}"}
+        answer = post(client, "/v1/generate", question)
+        good = answer["response"].strip() == example.output.strip()
+        verdict: dict[str, Any] = {"thumb": "up"} if good else {"thumb": "down", "correction": example.output}
+        key = str(uuid.uuid5(uuid.NAMESPACE_URL, answer["answer_id"]))
+        post(client, "/v1/feedback", {"answer_id": answer["answer_id"], "idempotency_key": key, "user": question["user"], "consent": True, **verdict})
+        return "up" if good else "down"
+
+    progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
+    with client, progress as bar, ThreadPoolExecutor(USERS) as people:
         line = bar.add_task("questions asked, answers corrected", total=len(asked))
-        with ThreadPoolExecutor(2 * USERS) as people:
-            for thumb in people.map(person, asked):
-                counts["asked"] += 1
-                counts[thumb] += 1
-                counts["corrected"] += thumb == "down"
-                bar.advance(line)
+        for thumb in people.map(person, asked):
+            counts["asked"] += 1
+            counts[thumb] += 1
+            counts["corrected"] += thumb == "down"
+            bar.advance(line)
     return counts
 
 
