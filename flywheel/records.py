@@ -40,6 +40,11 @@ def fingerprint(text: str) -> str:
     return " ".join("".join(c if c.isalnum() else " " for c in folded).split())
 
 
+def question(instruction: str, input: str) -> str:
+    """The default group: the same question, instruction and input together, is never on two sides."""
+    return fingerprint(f"{instruction} {input}")
+
+
 class Message(BaseModel):
     """One turn of a conversation."""
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from flywheel import stage
 from flywheel.config import Clean
 from flywheel.errors import DataError
-from flywheel.records import Example, example_id, fingerprint
+from flywheel.records import Example, example_id, fingerprint, question
 
 Reject = tuple[Example, str, str]
 BANDS, ROWS = 32, 4
@@ -91,10 +91,10 @@ def near_duplicates(examples: list[Example], similarity: float) -> tuple[list[Ex
 
 def leaks(examples: list[Example]) -> tuple[list[Example], list[Reject]]:
     """Training records whose question is also asked in the held-out set: learning them would be cheating."""
-    asked = {fingerprint(f"{e.instruction} {e.input}") for e in examples if e.split == "heldout"}
+    asked = {question(e.instruction, e.input) for e in examples if e.split == "heldout"}
     kept, rejected = [], []
     for example in examples:
-        if example.split == "train" and fingerprint(f"{example.instruction} {example.input}") in asked:
+        if example.split == "train" and question(example.instruction, example.input) in asked:
             rejected.append((example, "held out", "the held-out set asks the same"))
         else:
             kept.append(example)

@@ -16,7 +16,7 @@ from flywheel.errors import ContractError
 from flywheel.ledger import BATCHES, CLAIMED, SEGMENTS, WAITING
 from flywheel.lineage import example_of
 from flywheel.manifest import Artifact
-from flywheel.records import Example, Feedback, fingerprint
+from flywheel.records import Example, Feedback, question
 from flywheel.settings import settings
 
 
@@ -35,10 +35,10 @@ def usable(records: list[Feedback]) -> tuple[list[Example], dict[str, int]]:
         elif not record.consent:
             counts["no_consent"] += 1
         else:
-            question = fingerprint(f"{record.prompt} {record.input}")
-            counts["superseded"] += question in latest
-            latest[question] = Example(
-                id=example_of(record), instruction=record.prompt.strip(), input=record.input.strip(), output=record.correction.strip(), group=question,
+            group = question(record.prompt, record.input)
+            counts["superseded"] += group in latest
+            latest[group] = Example(
+                id=example_of(record), instruction=record.prompt.strip(), input=record.input.strip(), output=record.correction.strip(), group=group,
                 source="feedback", licence="given by the user", consent="given with the feedback", feedback_ids=(record.id,),
             )  # fmt: skip
     counts["used"] = len(latest)

@@ -17,7 +17,7 @@ from flywheel.config import Ingest
 from flywheel.errors import ContractError, DataError
 from flywheel.ledger import BATCHES
 from flywheel.manifest import Artifact
-from flywheel.records import Example, Split, example_id, fingerprint
+from flywheel.records import Example, Split, example_id, question
 from flywheel.settings import settings
 from tasks import sources
 
@@ -74,7 +74,7 @@ def run(ctx: stage.Context) -> None:
             if not row.instruction.strip() or not row.output.strip():
                 rejected.append(sources.Rejected(uri, line, "instruction or output is empty", row.model_dump_json()[:2000]))
                 continue
-            group = row.group or fingerprint(row.instruction)
+            group = row.group or question(row.instruction, row.input)
             examples.append(Example(
                 id=example_id(row.instruction, row.input, row.output), instruction=row.instruction, input=row.input, output=row.output,
                 group=group, split=split_of(group, conf, seed), source=source.name or source.kind, licence=source.licence, consent=source.consent,

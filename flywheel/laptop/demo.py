@@ -80,7 +80,7 @@ def set_aside() -> None:
     for entry in home.iterdir():
         if entry.name not in ("cache", "earlier"):
             shutil.move(entry, target / entry.name)
-    console.print(f"the state that was here is kept in {target}; delete it when you like")
+    console.print(f"the state that was here is kept in {target}; delete it when you like", soft_wrap=True)
 
 
 def write_config(source: str | None) -> None:
@@ -254,7 +254,7 @@ def show(figures: dict[str, Any]) -> None:
     console.print(table)
     console.print(f"The poisoned challenger: [bold red]{figures['poisoned']['verdict']['verdict']}[/] — {figures['poisoned']['verdict']['reason']}")
     plot(figures, settings().home / "demo.png")
-    console.print(f"\n{figures['seconds'] / 60:.1f} minutes in all. Plot: {settings().home / 'demo.png'}")
+    console.print(f"\n{figures['seconds'] / 60:.1f} minutes in all. Plot: {settings().home / 'demo.png'}", soft_wrap=True)
     for name, url in {
         "Airflow": settings().airflow_url,
         "MLflow": settings().mlflow_url,

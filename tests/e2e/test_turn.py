@@ -73,14 +73,29 @@ curate: {{min_batch: 4}}
         yield environment, flywheel, home
     finally:
         flywheel("down", check=False)
-    left = []
+    assert not processes(home), processes(home)
+
+
+def processes(home: Path) -> list[tuple[psutil.Process, str, list[str]]]:
+    """Every process of the stack, with the service it belongs to and its command."""
+    found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("FLYWHEEL_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
-                left.append(process.cmdline())
+            environment = process.environ()
+            if environment.get("FLYWHEEL_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append((process, environment.get("FLYWHEEL_SERVICE", ""), process.cmdline()))
         except psutil.Error:
             continue
-    assert not left, left
+    return found
+
+
+def kill(home: Path, name: str) -> None:
+    """kill -9 of a service's own process, of the process manager (`supervisord`) or of a running stage (`tasks.<stage>`)."""
+    of_service = [p for p, service, command in processes(home) if (name in command if name.startswith("tasks.") else service == name)]
+    heads = [p for p in of_service if p.ppid() not in {q.pid for q in of_service}]
+    assert heads, f"{name} does not run"
+    for process in heads:
+        process.send_signal(signal.SIGKILL)
 
 
 def manifests(home: Path) -> dict[str, dict]:
@@ -119,14 +134,8 @@ def test_feedback_is_kept_once_although_serving_and_database_are_killed(stack):
             assert client.post("/v1/feedback", json=body).status_code == 201
             assert client.post("/v1/feedback", json=body).status_code == 200
             sent.append(answer["answer_id"])
-    for process in psutil.process_iter(["cmdline"]):
-        command = " ".join(process.info["cmdline"] or [])
-        try:
-            mine = process.environ().get("FLYWHEEL_HOME") == str(home)
-        except psutil.Error:
-            continue
-        if mine and ("serving.app" in command or "/postgres -D" in command or "bin/postgres" in command):
-            process.send_signal(signal.SIGKILL)
+    kill(home, "serving")
+    kill(home, "postgres")
     time.sleep(1)
     flywheel("up")
     until = time.monotonic() + 180
@@ -136,6 +145,52 @@ def test_feedback_is_kept_once_although_serving_and_database_are_killed(stack):
         found = [json.loads(line)["answer_id"] for s in segments for line in s.read_text().splitlines()]
         time.sleep(1)
     assert sorted(found) == sorted(sent)
+
+
+def test_a_turn_survives_the_death_of_every_process(stack):
+    environment, flywheel, home = stack
+    url = environment["FLYWHEEL_AIRFLOW_URL"]
+    started = flywheel("turn", "--no-wait", "--set", "seed=5", "--set", "train.checkpoint_seconds=0").stdout.split("/runs/")[1].strip()
+    victims = {
+        "ingest": ["airflow-api", "tasks.ingest"],
+        "clean": ["airflow-dags"],
+        "tokenize": ["airflow-triggerer"],
+        "train": ["tasks.train", "ui"],
+        "evaluate": ["airflow-scheduler", "mlflow"],
+        "gate": ["postgres"],
+        "register": ["serving"],
+        "rollout": ["supervisord"],
+    }
+    until = time.monotonic() + 900
+    state = ""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        token = ""
+        while time.monotonic() < until and state != "success":
+            time.sleep(1)
+            for stage in [s for s in victims if any(f"tasks.{s}" in command for _p, _s, command in processes(home))]:
+                time.sleep(1)
+                for name in victims.pop(stage):
+                    kill(home, name)
+                if stage == "rollout":
+                    flywheel("up")
+            try:
+                token = token or client.get("/auth/token").json()["access_token"]
+                reply = client.get(f"/api/v2/dags/flywheel/dagRuns/{started}", headers={"Authorization": f"Bearer {token}"})
+                state = reply.json().get("state", "")
+            except (httpx.HTTPError, ValueError):
+                continue
+            if state == "failed":  # what an operator does in the UI: clear what failed
+                client.post(
+                    "/api/v2/dags/flywheel/clearTaskInstances",
+                    headers={"Authorization": f"Bearer {token}"},
+                    json={"dag_run_id": started, "only_failed": True, "dry_run": False},
+                )
+    assert not victims, f"not killed: {victims}"
+    assert state == "success"
+    assert set(manifests(home)) == set(STAGES)
+    segments = (home / "store" / "feedback" / "segments").glob("*.jsonl")
+    ids = [json.loads(line)["id"] for s in segments for line in s.read_text().splitlines()]
+    assert len(ids) == len(set(ids)) == 6
 
 
 def test_second_up_is_harmless_and_a_taken_port_is_named(stack):
