@@ -103,7 +103,7 @@ def turn(
     from flywheel.laptop import demo as play
 
     run_id = play.start("flywheel", {"set": set or []})
-    console.print(f"started {settings().airflow_url}/dags/flywheel/runs/{run_id}")
+    console.print(f"started {settings().airflow_url}/dags/flywheel/runs/{run_id}", soft_wrap=True)
     if wait:
         folder = play.turn(run_id)
         verdict = play.results(folder)["verdict"]
@@ -142,7 +142,7 @@ def trace(feedback: Annotated[str, typer.Argument(help="the id that POST /v1/fee
     from flywheel import lineage
 
     for key, value in lineage.of_feedback(feedback).items():
-        console.print(f"{key:15} {value}", markup=False)
+        console.print(f"{key:15} {value}", markup=False, soft_wrap=True)
 
 
 @command
@@ -154,4 +154,4 @@ def events() -> None:
     if not found:
         raise DataError("nothing has been promoted yet", where="the audit log", mend="Turn the wheel with `make turn`.")
     for event in found:
-        console.print(f"{event['at']:%Y-%m-%d %H:%M:%S}  {event['actor']:12} {event['action']:10} {event['detail']}", markup=False)
+        console.print(f"{event['at']:%Y-%m-%d %H:%M:%S}  {event['actor']:12} {event['action']:10} {event['detail']}", markup=False, soft_wrap=True)

@@ -113,7 +113,8 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
         "LOGGING__BASE_LOG_FOLDER": str(settings.home / "logs" / "tasks"),
         "USAGE_DATA_COLLECTION__ENABLED": "False",
     }
-    return {"AIRFLOW_HOME": str(settings.home / "airflow"), **{f"AIRFLOW__{key}": value for key, value in options.items()}}
+    # setproctitle writes over the environment, by which the stack knows its processes, unless SPT_NOENV is set
+    return {"AIRFLOW_HOME": str(settings.home / "airflow"), "SPT_NOENV": "1", **{f"AIRFLOW__{key}": value for key, value in options.items()}}
 
 
 def airflow_python() -> str:

@@ -129,7 +129,7 @@ def status() -> bool:
         table.add_row(service.name, info["statename"].lower(), health, since, _memory(info["pid"]), service.url)
     console.print(table)
     free = shutil.disk_usage(settings().home if settings().home.exists() else REPOSITORY).free
-    console.print(f"\nstore {settings().store} · {free / 2**30:.0f} GiB free · logs {settings().home / 'logs'}")
+    console.print(f"\nstore {settings().store} · {free / 2**30:.0f} GiB free · logs {settings().home / 'logs'}", soft_wrap=True)
     return good
 
 
