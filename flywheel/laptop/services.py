@@ -109,6 +109,7 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
         "DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "120",
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",  # a killed scheduler's tasks are retried within a minute or so, not five
         "SCHEDULER__ENABLE_HEALTH_CHECK": "False",
         "LOGGING__BASE_LOG_FOLDER": str(settings.home / "logs" / "tasks"),
         "USAGE_DATA_COLLECTION__ENABLED": "False",

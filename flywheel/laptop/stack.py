@@ -31,13 +31,12 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from flywheel import store
 from flywheel.errors import ContractError, FlywheelError, TransientError, from_os_error
-from flywheel.laptop import postgres
+from flywheel.laptop import postgres, processes
 from flywheel.laptop import services as parts
 from flywheel.laptop.services import Service
 from flywheel.settings import REPOSITORY, Settings, settings
 
 HEALTH_SECONDS = 600
-MARK = "FLYWHEEL_SERVICE"
 console = Console(highlight=False)
 
 
@@ -76,7 +75,7 @@ def up() -> None:
             down()
             control = None
         if control is None:
-            end_processes()
+            processes.end(str(settings().home))
             _refuse_taken_ports(wanted)
             control = _start_supervisor(wanted)
         _start(control, wanted[0])
@@ -108,7 +107,7 @@ def down() -> None:
             until = time.monotonic() + 30
             while supervisor() is not None and time.monotonic() < until:
                 time.sleep(0.2)
-    end_processes()
+    processes.end(str(settings().home))
     shutil.rmtree(runtime_folder(), ignore_errors=True)
     console.print("the stack is down")
 
@@ -228,11 +227,12 @@ def _configuration(wanted: list[Service]) -> str:
         "[unix_http_server]", f"file={runtime / 'control.sock'}", "chmod=0600",
         "[rpcinterface:supervisor]", "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
     ]  # fmt: skip
+    runner = [sys.executable, "-m", "flywheel.laptop.processes"]
     for service in wanted:
-        environment = {**parts.shared_environment(settings()), **service.environment, MARK: service.name}
+        environment = {**parts.shared_environment(settings()), **service.environment, processes.MARK: service.name}
         pairs = ",".join('{}="{}"'.format(k, v.replace("\\", "\\\\").replace('"', '\\"')) for k, v in environment.items())
         lines += [
-            f"[program:{service.name}]", f"command={quote(shlex.join(service.command))}", f"environment={quote(pairs)}",
+            f"[program:{service.name}]", f"command={quote(shlex.join([*runner, service.name, *service.command]))}", f"environment={quote(pairs)}",
             "autostart=false", "autorestart=true", "startsecs=2", "startretries=20", "stopasgroup=%s" % ("false" if service.name == "postgres" else "true"), "killasgroup=true",
             f"stopsignal={service.stop_signal}", "stopwaitsecs=25", "redirect_stderr=true", f"stdout_logfile={quote(str(home / 'logs' / f'{service.name}.log'))}",
             "stdout_logfile_maxbytes=20MB", "stdout_logfile_backups=2", *([f"user={service.user}"] if service.user else []),
@@ -244,7 +244,7 @@ def _start_supervisor(wanted: list[Service]) -> Any:
     path = runtime_folder() / "supervisord.conf"
     path.touch(mode=0o600)
     path.write_text(_configuration(wanted))
-    environment = {**os.environ, "FLYWHEEL_HOME": str(settings().home), MARK: "supervisord"}
+    environment = {**os.environ, "FLYWHEEL_HOME": str(settings().home), processes.MARK: "supervisord"}
     _run("supervisord-start", [sys.executable, "-m", "supervisor.supervisord", "-c", str(path)], environment, cwd=REPOSITORY)
     until = time.monotonic() + 20
     while time.monotonic() < until:
@@ -287,31 +287,6 @@ def _unhealthy(service: Service) -> FlywheelError:
     words = path.read_text(errors="replace").splitlines()[-12:] if path.exists() else []
     console.print("\n".join(f"  {service.name} | {line}" for line in words), markup=False)
     return TransientError(f"{service.name} does not become healthy", where=str(path), mend=f"Read `make logs S={service.name}`, then run `make up` again.")
-
-
-def _ours() -> Iterator[psutil.Process]:
-    """Processes of this home's stack that still run, whoever their parent is now."""
-    for process in psutil.process_iter():
-        try:
-            environment = process.environ()
-            alive = process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            continue
-        if alive and environment.get("FLYWHEEL_HOME") == str(settings().home) and MARK in environment and process.pid != os.getpid():
-            yield process
-
-
-def end_processes() -> None:
-    """End what a killed process manager left behind: politely, then not. PostgreSQL recovers from its log."""
-    found = list(_ours())
-    for process in found:
-        with _gone_is_fine():
-            process.terminate()
-    _, stubborn = psutil.wait_procs(found, timeout=10)
-    for process in [*stubborn, *_ours()]:
-        with _gone_is_fine():
-            process.kill()
-    psutil.wait_procs(stubborn, timeout=5)
 
 
 @contextmanager
