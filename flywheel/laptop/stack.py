@@ -16,8 +16,7 @@ import sys
 import tempfile
 import time
 import xmlrpc.client
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -101,7 +100,7 @@ def down() -> None:
         with console.status("stopping"):
             for info in sorted(control.getAllProcessInfo(), key=lambda info: -info["start"]):
                 if info["statename"] in ("RUNNING", "STARTING", "BACKOFF"):
-                    with _gone_is_fine():
+                    with suppress(xmlrpc.client.Fault):  # it may have ended by itself a moment before
                         control.stopProcess(info["name"])
             control.shutdown()
             until = time.monotonic() + 30
@@ -227,12 +226,13 @@ def _configuration(wanted: list[Service]) -> str:
         "[unix_http_server]", f"file={runtime / 'control.sock'}", "chmod=0600",
         "[rpcinterface:supervisor]", "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
     ]  # fmt: skip
-    runner = [sys.executable, "-m", "flywheel.laptop.processes"]
     for service in wanted:
+        # PostgreSQL's children end by themselves, and its user may not be allowed to read this repository
+        runner = [] if service.user else [sys.executable, "-m", "flywheel.laptop.processes", service.name]
         environment = {**parts.shared_environment(settings()), **service.environment, processes.MARK: service.name}
         pairs = ",".join('{}="{}"'.format(k, v.replace("\\", "\\\\").replace('"', '\\"')) for k, v in environment.items())
         lines += [
-            f"[program:{service.name}]", f"command={quote(shlex.join([*runner, service.name, *service.command]))}", f"environment={quote(pairs)}",
+            f"[program:{service.name}]", f"command={quote(shlex.join([*runner, *service.command]))}", f"environment={quote(pairs)}",
             "autostart=false", "autorestart=true", "startsecs=2", "startretries=20", "stopasgroup=%s" % ("false" if service.name == "postgres" else "true"), "killasgroup=true",
             f"stopsignal={service.stop_signal}", "stopwaitsecs=25", "redirect_stderr=true", f"stdout_logfile={quote(str(home / 'logs' / f'{service.name}.log'))}",
             "stdout_logfile_maxbytes=20MB", "stdout_logfile_backups=2", *([f"user={service.user}"] if service.user else []),
@@ -287,10 +287,3 @@ def _unhealthy(service: Service) -> FlywheelError:
     words = path.read_text(errors="replace").splitlines()[-12:] if path.exists() else []
     console.print("\n".join(f"  {service.name} | {line}" for line in words), markup=False)
     return TransientError(f"{service.name} does not become healthy", where=str(path), mend=f"Read `make logs S={service.name}`, then run `make up` again.")
-
-
-@contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    """It may have ended by itself a moment before."""
-    with suppress(psutil.NoSuchProcess, xmlrpc.client.Fault):
-        yield
