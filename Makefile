@@ -64,6 +64,10 @@ test: install ## Every test that needs no Docker, cluster or GPU
 	$(ML) -m pytest tests --ignore tests/dags
 	$(AIRFLOW) -m pytest tests/dags
 
+.PHONY: bench
+bench: install ## Measure beside a peer; the last line is JSON [NAME=dag_import]
+	@PYTHONPATH=. $(ML) benchmarks/$(or $(NAME),dag_import).py
+
 .PHONY: lint
 lint: install ## Format, lint, types, import rules
 	$(ML) -m ruff format --check .
