@@ -169,10 +169,12 @@ def test_a_turn_survives_the_death_of_every_process(stack):
             time.sleep(0.3)
             running = {word.removeprefix("tasks.") for _p, _s, command in processes(home) for word in command if word.startswith("tasks.")}
             for stage in running & set(victims):
+                below = [p for q, service, _c in processes(home) if service == "supervisord" for p in q.children(recursive=True)]
                 for name in victims.pop(stage):
                     kill(home, name)
                 if stage == "rollout":
                     flywheel("up")
+                    assert not [p for p in below if p.is_running()]  # none of the killed manager's, whatever it calls itself
             try:
                 token = token or client.get("/auth/token").json()["access_token"]
                 reply = client.get(f"/api/v2/dags/flywheel/dagRuns/{started}", headers={"Authorization": f"Bearer {token}"})
