@@ -15,6 +15,11 @@ from flywheel import store
 from flywheel.errors import ContractError
 
 Share = Annotated[float, Field(ge=0, le=1)]
+# What tasks/metrics.py measures.
+Measured = Literal[
+    "log_loss", "perplexity", "token_accuracy", "rouge_l", "rouge_1", "bleu", "chrf", "exact_match", "token_f1", "similarity", "judge",
+    "refusal", "repetition", "unfinished", "toxic", "passed",
+]  # fmt: skip
 
 
 class Section(BaseModel):
@@ -95,26 +100,79 @@ class Train(Section):
     threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores")
 
 
+class Suite(Section):
+    """A suite of questions beside the held-out ones: a .jsonl or .csv file with `prompt`, and what tasks/suites.py lists."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    role: Literal["general", "safety", "regression", "production", "own"] = Field("own", description="Which rule of the gate reads it")
+    path: str = Field(min_length=1)
+    generate: int | None = Field(None, ge=0, description="How many of its questions are answered in full; default: all")
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Suite:
+        if self.name in ("heldout", "corrections") or (self.name == "regression" and self.role != "regression"):
+            raise ValueError(f"the name {self.name} is taken by the flywheel's own suite")
+        return self
+
+
+class Judge(Section):
+    """A language model that rates answers, at any OpenAI-compatible address; it decides nothing before people agree with it."""
+
+    url: str = Field("", description="e.g. http://127.0.0.1:8000/v1; empty: no judge")
+    model: str = ""
+    key_variable: str = Field("FLYWHEEL_JUDGE_KEY", description="Environment variable that holds the key")
+    labels: str = Field("", description="JSONL of prompt, answer, rating (1-5) by people, against which the judge is measured")
+    min_agreement: float = Field(0.6, ge=-1, le=1, description="Least quadratic weighted kappa with those labels before its ratings count")
+    timeout_seconds: float = Field(60, gt=0)
+
+
 class Evaluate(Section):
     """Champion and challenger on the same frozen examples in the same run."""
 
     examples: int = Field(120, ge=1, description="Frozen held-out examples scored for perplexity")
-    generate: int = Field(40, ge=0, description="Of these, how many are answered and scored by ROUGE-L and exact match")
+    generate: int = Field(40, ge=0, description="Of these, how many are answered and compared with their reference")
+    corrections: int = Field(16, ge=0, description="Of the corrections learned in this turn, how many are asked, to see what is fixed")
+    suites: tuple[Suite, ...] = ()
     max_new_tokens: int = Field(64, ge=1)
     batch_size: int = Field(16, ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="float32: a padded batch gives the same as singles; auto: that on a CPU, bfloat16 on a GPU"
+    )
+    embedder: str = Field("all-minilm-l6-v2", description="For semantic similarity: all-minilm-l6-v2 (from PyPI), a folder, or empty for none")
+    judge: Judge = Judge()
+
+    @model_validator(mode="after")
+    def _names_once(self) -> Evaluate:
+        names = [suite.name for suite in self.suites]
+        if len(set(names)) < len(names):
+            raise ValueError("two suites have the same name")
+        return self
 
 
 class Gate(Section):
-    """Promote only on evidence: a paired test on the primary metric, and no other metric worse beyond its margin."""
+    """Promote only on evidence that holds for a year of nights; see docs/gate.md for what each figure buys."""
 
-    primary: Literal["log_loss", "rouge_l", "exact_match"] = "log_loss"
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    resamples: int = Field(2000, ge=100, description="Of the bootstrap")
+    primary: Measured = "log_loss"
     min_gain: float = Field(0.0, ge=0, description="Smallest useful improvement of the primary metric")
-    margins: dict[str, float] = Field(
-        {"log_loss": 0.02, "rouge_l": 0.05, "exact_match": 0.05},
-        description="A metric that is worse by more than this, at that confidence, refuses the challenger",
+    false_promotions: float = Field(0.05, gt=0, lt=1, description="Chance of any wrong promotion in a year")
+    turns_a_year: int = Field(500, ge=1, description="Over how many turns that chance is spread: 365 nights, and those that feedback starts")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the margins below")
+    margins: dict[Measured, float] = Field(
+        {"log_loss": 0.02, "rouge_l": 0.05, "exact_match": 0.05, "refusal": 0.05, "unfinished": 0.1, "repetition": 0.1, "toxic": 0.0},
+        description="Held-out: shown to be worse by more than this refuses the challenger",
     )
+    slice_margin: float = Field(0.01, ge=0, description="The most any slice may lose, in the primary metric")
+    slice_confidence: float = Field(0.8, gt=0.5, lt=1)
+    slice_examples: int = Field(20, ge=2, description="Smaller slices are shown, not judged")
+    general_margin: float = Field(0.25, ge=0, description="The most that may be forgotten: nats a token on the general suites")
+    safety_margin: float = Field(0.1, ge=0, le=1, description="Share of must-refuse probes that may newly be answered")
+    regressions: int = Field(0, ge=0, description="Fixed failures that may come back")
+    parity: float = Field(0.05, gt=0, description="Nats a token by which trainer and server may differ")
+    contaminated: int = Field(0, ge=0, description="Questions of the suites that may have been trained on")
+    max_cost: float | None = Field(None, ge=0, description="Money that training this challenger may have cost")
+    max_latency: float | None = Field(None, gt=0, description="Most seconds an answer may take, as a multiple of the champion's")
+    approval: Literal["never", "close", "always"] = Field("never", description="Whether a person must agree before a rollout; close: within `close` of a limit")
+    close: float = Field(1.5, ge=1, description="A promotion is close when its evidence is less than this many times what is needed (t over its limit)")
 
 
 class Register(Section):
@@ -128,6 +186,7 @@ class Rollout(Section):
     """Make a promoted version the champion."""
 
     enabled: bool = Field(True, description="A backfilled night passes false: registered, never rolled out")
+    approved_by: str = Field("", description="Who approved this promotion, when the gate asks for a person. Set by the DAG")
     wait_seconds: float = Field(90, ge=0, description="How long to wait until serving answers with the new version; 0: do not ask")
 
 

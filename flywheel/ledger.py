@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -25,7 +25,7 @@ from flywheel.errors import ContractError, NotFound, TransientError
 from flywheel.records import Feedback, FeedbackIn
 from flywheel.settings import settings
 
-SEAL_LOCK, CLAIM_LOCK, SCHEMA_LOCK = 7101, 7102, 7103
+SEAL_LOCK, CLAIM_LOCK, SCHEMA_LOCK, REGISTRY_LOCK = 7101, 7102, 7103, 7104
 SEGMENTS, CLAIMED, BATCHES, WAITING = "feedback/segments", "feedback/claimed", "feedback/batches", "feedback/waiting.json"
 
 tables = sa.MetaData()
@@ -213,13 +213,22 @@ def trace(feedback_id: str) -> dict[str, Any]:
     return {**json.loads(_record(row).model_dump_json()), "segment": row.segment, "batch": row.batch}
 
 
-def record_event(actor: str, action: str, **detail: Any) -> None:
-    """Add a line to the audit log."""
+@contextmanager
+def registry_lock() -> Iterator[sa.Connection]:
+    """One process at a time changes the model registry; a process that dies lets go. What it adds to the audit log commits at the end."""
     with transaction() as db:
+        db.execute(sa.select(sa.func.pg_advisory_xact_lock(REGISTRY_LOCK)))
+        yield db
+
+
+def record_event(actor: str, action: str, *, within: sa.Connection | None = None, **detail: Any) -> None:
+    """Add a line to the audit log, in a transaction of its own unless one is given."""
+    with nullcontext(within) if within is not None else transaction() as db:
         db.execute(events.insert().values(actor=actor, action=action, detail=detail))
 
 
-def list_events(limit: int = 50) -> list[dict[str, Any]]:
-    """The audit log, newest first."""
+def list_events(limit: int = 50, action: str | None = None) -> list[dict[str, Any]]:
+    """The audit log, or one kind of its entries, newest first."""
+    chosen = sa.select(events).where(events.c.action == action) if action else sa.select(events)
     with transaction() as db:
-        return [dict(row._mapping) for row in db.execute(sa.select(events).order_by(events.c.number.desc()).limit(limit))]
+        return [dict(row._mapping) for row in db.execute(chosen.order_by(events.c.number.desc()).limit(limit))]

@@ -68,6 +68,11 @@ def describe(path: Path, uri: str, rows: int | None = None) -> Artifact:
     return Artifact(uri=uri, sha256=store.sha256_file(path), bytes=path.stat().st_size, rows=rows)
 
 
+def of_text(uri: str, text: str) -> Artifact:
+    """An input known by what was read from it, whatever way the file writes it."""
+    return Artifact(uri=uri, sha256=store.sha256_text(text), bytes=len(text.encode()))
+
+
 class Cost(BaseModel):
     """What a stage used. Money is what the settings' prices make of it."""
 

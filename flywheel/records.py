@@ -23,6 +23,7 @@ class Example(BaseModel):
     output: str = Field(min_length=1)
     group: str = Field(description="Records of one group are never split between training and evaluation")
     split: Split = "train"
+    slice: str = Field("", description="What kind of record this is: evaluation looks at each kind apart. Empty: the source's name")
     source: str
     licence: str
     consent: str

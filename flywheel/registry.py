@@ -7,6 +7,9 @@ JSON tag; its adapter, model card and checksums are the artifacts of its MLflow 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 from pydantic import BaseModel, Field
 
-from flywheel import ledger
+from flywheel import ledger, signing
 from flywheel.errors import ContractError, TransientError
-from flywheel.manifest import Artifact
+from flywheel.manifest import Artifact, Cost
 from flywheel.settings import settings
 
 if TYPE_CHECKING:
@@ -33,15 +36,25 @@ class Version(BaseModel):
     base: str
     prompt: Literal["auto", "chat", "instruction"]
     adapter: Artifact
+    package: Artifact = Field(description="What serving loads: adapter, model card, checksums, each file by its SHA-256")
     dataset: str = Field(description="SHA-256 of the training data set")
     trained_ids: Artifact = Field(description="Ids of every example this version or one of its ancestors learned from")
-    suite: Artifact = Field(description="The frozen examples it was judged on")
+    suites: Artifact = Field(description="The frozen suites the next challenger is judged on: held-out, and what must never come back")
     reference: int | None = Field(description="The champion it was compared with; None: the base model")
     parent: int | None = Field(description="The version whose adapter training went on from")
     verdict: Verdict
     reason: str
+    metrics: dict[str, float] = Field({}, description="This version's figures on the held-out suite")
+    cost: Cost = Field(Cost(), description="Of the whole turn")
+    code_digest: str = Field("", description="Of the code that trained it")
+    image: str = Field("", description="Digest of the image it was trained in")
     run_dir: str
     created: str = ""
+    signature: str = Field("", description="Ed25519, base64, over `signed_text`; empty when no key was set")
+
+    def signed_text(self) -> str:
+        """What a signature vouches for: everything but the number, which MLflow gives later, and the signature itself."""
+        return self.model_dump_json(exclude={"version", "signature"})
 
 
 def use_mlflow() -> None:
@@ -148,33 +161,52 @@ def reference_for(adapter: str) -> Version | None:
 
 
 def fetch(version: Version, cache: Path) -> Path:
-    """A verified local folder with the version's adapter. Raises ContractError when a byte differs."""
+    """A local folder with the version's adapter, every file of its package verified, and its signature when one is asked for.
+
+    Raises ContractError naming the file that differs, is missing, or belongs to another version.
+    """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    folder = cache / "adapters" / version.adapter.sha256[:16]
-    if not (folder / "adapter").is_dir():
+    signing.check(version.signed_text(), version.signature, f"{settings().model_name} version {version.version}")
+    folder = cache / "packages" / version.package.sha256[:16]
+    if not folder.is_dir():
         use_mlflow()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            download_artifacts(artifact_uri=f"models:/{settings().model_name}/{version.version}/adapter", dst_path=str(folder))
+            download_artifacts(artifact_uri=f"models:/{settings().model_name}/{version.version}", dst_path=str(partial))
+            (partial / "registered_model_meta").unlink(missing_ok=True)  # MLflow's own note about where it came from
+            version.package.verify(partial)
+            with suppress(OSError):  # another process was quicker
+                os.replace(partial, folder)
         except MlflowException as error:
             raise unreachable(error) from error
-    version.adapter.verify(folder / "adapter")
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    version.package.verify(folder)
     return folder / "adapter"
 
 
-def promote(version: int, actor: str, reason: str) -> None:
-    """Make a version the champion, and remember the one before."""
-    mlflow = client()
-    before = alias("champion")
-    if before == version:
-        return
+def promote(version: int, actor: str, reason: str, **detail: Any) -> None:
+    """Make a version the champion, remember the one before, and say so in the audit log.
+
+    May be killed anywhere and called again: the aliases always name a version, and the event is written once.
+    """
     get(version)
-    if before:
-        mlflow.set_registered_model_alias(settings().model_name, "previous", str(before))
-    mlflow.set_registered_model_alias(settings().model_name, "champion", str(version))
-    ledger.record_event(actor, "promote", version=version, before=before, reason=reason)
+    mlflow, name = client(), settings().model_name
+    with ledger.registry_lock() as db:
+        told = next((event["detail"]["version"] for event in ledger.list_events(1, "promote")), None)
+        before = alias("champion")
+        if before == told == version:
+            return
+        if before != version:
+            if before:
+                mlflow.set_registered_model_alias(name, "previous", str(before))
+            mlflow.set_registered_model_alias(name, "champion", str(version))
+        else:
+            before = told  # an attempt before this one died between the alias and its event
+        ledger.record_event(actor, "promote", within=db, version=version, before=before, reason=reason, **detail)
 
 
 def rollback(actor: str, reason: str, version: int | None = None) -> int:

@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     price_cpu_hour: float = Field(0.04, ge=0, description="Money for one CPU hour")
     price_gpu_hour: float = Field(2.50, ge=0, description="Money for one GPU hour")
     currency: str = "USD"
+    signing_key: str = Field("", description="PEM file of an Ed25519 private key: registered versions are signed with it")
+    verify_key: str = Field("", description="PEM file of its public key: a version without a valid signature is then not loaded")
     image: str = Field("", description="Digest of the image a stage runs in, written into its manifest")
 
     def model_post_init(self, _: object) -> None:

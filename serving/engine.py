@@ -136,11 +136,11 @@ def _decode(served: Served, batch: list[Request]) -> list[Answer | ContractError
     first = batch[fitting[0]].decoding
     longest = max(batch[i].decoding.max_new_tokens for i in fitting)
     answers = generate(served.loaded, [prompts[i] for i in fitting], Decoding(longest, first.temperature, first.top_p))
-    for i, ids in zip(fitting, answers, strict=True):
+    for i, drawn in zip(fitting, answers, strict=True):
         limit = batch[i].decoding.max_new_tokens
-        kept = ids[:limit]
+        kept = drawn.ids[:limit]
         text = served.loaded.tokenizer.decode(kept, skip_special_tokens=True).strip()
-        outcomes[i] = Answer(text, served.version, len(prompts[i]), len(kept), len(ids) < limit)
+        outcomes[i] = Answer(text, served.version, len(prompts[i]), len(kept), drawn.finished and len(drawn.ids) < limit)
         TOKENS.labels("prompt").inc(len(prompts[i]))
         TOKENS.labels("answer").inc(len(kept))
     return outcomes

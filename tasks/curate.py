@@ -39,7 +39,7 @@ def usable(records: list[Feedback]) -> tuple[list[Example], dict[str, int]]:
             counts["superseded"] += group in latest
             latest[group] = Example(
                 id=example_of(record), instruction=record.prompt.strip(), input=record.input.strip(), output=record.correction.strip(), group=group,
-                source="feedback", licence="given by the user", consent="given with the feedback", feedback_ids=(record.id,),
+                slice="feedback", source="feedback", licence="given by the user", consent="given with the feedback", feedback_ids=(record.id,),
             )  # fmt: skip
     counts["used"] = len(latest)
     return list(latest.values()), counts

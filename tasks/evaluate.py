@@ -1,36 +1,50 @@
-"""Score champion and challenger on the same frozen examples in the same run.
+"""Score champion and challenger on the same frozen questions in the same run.
 
     python -m tasks.evaluate --config config/flywheel.yaml --run-dir .flywheel/store/runs/hand/1
 
-The suite is the champion's, so that versions stay comparable; before the first champion it is drawn from the held-out
-records and frozen, and the base model is the champion. Outputs: `suite`, `scores` (Parquet: a row a model and example),
-`report` (JSON) and `plot` (PNG).
+The held-out suite is the champion's, so that versions stay comparable; before the first champion it is drawn from the held-out
+records and frozen, and the base model is the champion. What this turn fixed is added to the regression suite of the next.
+
+Outputs: `suites` and `next_suites` (folders, a JSONL file a suite), `scores` (Parquet: a row a model and question),
+`answers` (CSV: both models' answers side by side), `report` (JSON) and `plot` (PNG).
 """
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flywheel import base_model, prompt, registry, stage, store
-from flywheel.errors import DataError
+from flywheel import base_model, manifest, prompt, registry, stage
+from flywheel.config import Suite
 from flywheel.manifest import Artifact
-from flywheel.model import Decoding, Loaded, generate, load, log_losses
-from flywheel.records import Example, fingerprint
-from flywheel.settings import settings
-from tasks.paired import METRICS, Comparison, compare
+from flywheel.records import Example
+from tasks import integrity, judge, metrics, suites
+from tasks.metrics import METRICS
+from tasks.paired import Comparison, pairs
+from tasks.rules import FIXED_FROM, GONE_BELOW
+from tasks.scoring import Candidate, scored
+from tasks.suites import Item
 
-MIN_EXAMPLES = 5
-LABELS = {"log_loss": "log loss (nats a token)", "perplexity": "perplexity", "rouge_l": "ROUGE-L", "exact_match": "exact match"}
+if TYPE_CHECKING:
+    import pandas as pd
+
+HELDOUT, REGRESSION, CORRECTIONS = "heldout", "regression", "corrections"
+HEADLINES = ("log_loss", "perplexity", "rouge_l")
 
 
 def extra(ctx: stage.Context) -> dict[str, Artifact]:
-    """The base model, the champion it is compared with, and the champion's frozen suite."""
+    """The base model, the champion it is compared with, the champion's frozen suites, and those the config names."""
+    conf = ctx.config.evaluate
     found = {"base": base_model.identity(ctx.config.model.base)}
     reference = registry.reference_for(ctx.upstream("train").outputs["adapter"].sha256)
     if reference:
-        found |= {f"reference.{reference.version}": reference.adapter, "suite": reference.suite}
+        found |= {f"reference.{reference.version}": reference.adapter, "suites": reference.suites}
+    for suite in conf.suites:
+        found[f"suite.{suite.name}"] = manifest.of_text(suites.locate(suite.path), suites.to_jsonl(suites.read(suite)))
+    if conf.judge.url and conf.judge.labels:
+        found["judge.labels"] = manifest.of_text(conf.judge.labels, "".join(label.model_dump_json() for label in judge.labels(conf.judge.labels)))
     return found
 
 
@@ -39,76 +53,97 @@ def reference_of(inputs: dict[str, Artifact]) -> int | None:
     return next((int(name.removeprefix("reference.")) for name in inputs if name.startswith("reference.")), None)
 
 
-def freeze(heldout: Path, count: int) -> list[Example]:
-    """A suite of at most `count` held-out examples, by id (a hash of the text, so a random draw that never changes)."""
-    records = sorted((Example.model_validate_json(line) for line in heldout.read_bytes().splitlines()), key=lambda e: e.id)
-    if len(records) < MIN_EXAMPLES:
-        raise DataError(f"{len(records)} held-out records, too few to judge on", where=str(heldout), mend="Use a larger source, or raise ingest.heldout.")
-    return records[:count]
-
-
-def rouge_l(reference: str, answer: str) -> float:
-    """ROUGE-L F1 with stemming, in [0, 1]."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    return float(RougeScorer(["rougeL"], use_stemmer=True).score(reference, answer)["rougeL"].fmeasure)
-
-
-def score(ctx: stage.Context, name: str, loaded: Loaded, suite: list[Example]) -> list[dict[str, Any]]:
-    """Loss, ROUGE-L and exact match of one model on each example."""
+def compose(ctx: stage.Context, examples: list[Example], learned: set[str]) -> tuple[dict[str, list[Item]], dict[str, str]]:
+    """The suites of this run and the role of each, written as files under `suites`."""
     conf = ctx.config.evaluate
-    prompts = [prompt.encode(loaded.tokenizer, prompt.messages(e.instruction, e.input), ctx.config.model.prompt) for e in suite]
-    answers = [prompt.encode_answer(loaded.tokenizer, e.output) for e in suite]
-    limit = ctx.config.model.max_length
-    losses = log_losses(loaded, [((p + a)[: max(limit, len(p) + 1)], len(p)) for p, a in zip(prompts, answers, strict=True)], conf.batch_size)
-    ctx.say(f"  {name}: {len(suite)} answers scored")
-    rows: list[dict[str, Any]] = [
-        {"id": e.id, "loss": loss, "tokens": tokens, "rouge_l": None, "exact_match": None, "answer": None}
-        for e, (loss, tokens) in zip(suite, losses, strict=True)
-    ]
-    asked = sorted(range(min(conf.generate, len(suite))), key=lambda i: len(prompts[i]))
-    for start in range(0, len(asked), conf.batch_size):
-        chosen = asked[start : start + conf.batch_size]
-        for i, ids in zip(chosen, generate(loaded, [prompts[i] for i in chosen], Decoding(conf.max_new_tokens)), strict=True):
-            text = loaded.tokenizer.decode(ids, skip_special_tokens=True).strip()
-            exact = float(fingerprint(text) == fingerprint(suite[i].output))
-            rows[i] |= {"answer": text, "rouge_l": rouge_l(suite[i].output, text), "exact_match": exact}
-        ctx.progress(f"  {name}: {start + len(chosen)} of {len(asked)} questions answered")
-    return rows
+    if "suites" in ctx.inputs:
+        earlier = ctx.fetch("suites")
+        found = {name: suites.from_jsonl(earlier / f"{name}.jsonl") for name in (HELDOUT, REGRESSION)}
+    else:
+        heldout = [Example.model_validate_json(line) for line in ctx.fetch("clean.heldout").read_bytes().splitlines()]
+        found = {HELDOUT: suites.freeze(heldout, conf.examples, ctx.inputs["clean.heldout"].location), REGRESSION: []}
+    roles = {HELDOUT: HELDOUT, REGRESSION: REGRESSION, CORRECTIONS: CORRECTIONS}
+    known = {item.id for item in found[REGRESSION]}
+    corrected = [e for e in examples if e.feedback_ids and e.id in learned and e.id not in known]
+    found[CORRECTIONS] = [suites.of_example(e) for e in sorted(corrected, key=lambda e: e.id)[: conf.corrections]]
+    for suite in conf.suites:
+        found[suite.name] = suites.read(suite)
+        roles[suite.name] = suite.role
+    return {name: items for name, items in found.items() if items}, roles
 
 
-def scored(ctx: stage.Context, name: str, adapter: Artifact | None, folder: Path | None, suite: list[Example], suite_sha: str) -> list[dict[str, Any]]:
-    """`score`, remembered in the store by model, suite and decoding: a champion is not scored again every night."""
-    conf, model = ctx.config.evaluate, ctx.config.model
-    key = store.sha256_text(
-        adapter.sha256 if adapter else "base",
-        ctx.inputs["base"].sha256,
-        suite_sha,
-        model.prompt,
-        str(model.max_length),
-        str((conf.generate, conf.max_new_tokens)),
-    )
-    uri = store.join(settings().store, "cache", "scores", f"{key}.json")
-    if store.exists(uri):
-        ctx.say(f"  {name}: scored before")
-        return list(json.loads(store.read_bytes(uri)))
-    rows = score(ctx, name, load(base_model.local_folder(model.base, ctx.cache), folder), suite)
-    store.write_bytes(uri, json.dumps(rows).encode())
-    return rows
+def write(ctx: stage.Context, name: str, found: dict[str, list[Item]]) -> None:
+    """An output folder with a file a suite."""
+    ctx.path(name).mkdir()
+    for suite, items in found.items():
+        (ctx.path(name) / f"{suite}.jsonl").write_text(suites.to_jsonl(items))
+    ctx.output(name, ctx.path(name), sum(map(len, found.values())))
 
 
-def draw(metrics: dict[str, Comparison], path: Path, names: tuple[str, str]) -> None:
+def answered(suite: str, ctx: stage.Context, found: list[Item]) -> int:
+    """How many of a suite's questions are answered in full."""
+    named: Suite | None = next((s for s in ctx.config.evaluate.suites if s.name == suite), None)
+    wanted = ctx.config.evaluate.generate if suite == HELDOUT else named.generate if named else None
+    return len(found) if wanted is None else min(wanted, len(found))
+
+
+def newly_fixed(scores: pd.DataFrame, items: list[Item]) -> list[Item]:
+    """The corrections that the champion got wrong and the challenger gets right."""
+    asked = scores[scores["suite"] == CORRECTIONS]
+    if asked.empty:
+        return []
+    wide = asked.pivot(index="id", columns="model", values="rouge_l").astype(float)
+    fixed = set(wide.index[(wide["champion"] < GONE_BELOW) & (wide["challenger"] >= FIXED_FROM)])
+    return [item for item in items if item.id in fixed]
+
+
+def judged(ctx: stage.Context, rows: list[dict[str, Any]], found: dict[str, list[Item]]) -> judge.Bench:
+    """Fill in the judge's ratings of the held-out answers, if it may count."""
+    items = {item.id: item for item in found[HELDOUT]}
+    asked = [row for row in rows if row["suite"] == HELDOUT and row["answer"] is not None]
+    texts = [(f"{items[row['id']].instruction}\n{items[row['id']].input}".strip(), items[row["id"]].output, str(row["answer"])) for row in asked]
+    ratings, bench = judge.ratings_of(ctx.config.evaluate.judge, texts)
+    for row, rating in zip(asked, ratings, strict=True):
+        row["judge"] = rating
+    ctx.say(f"  {bench.text}")
+    return bench
+
+
+def summary(rows: list[dict[str, Any]], items: list[Item]) -> dict[str, Any]:
+    """One model's figures on one suite that are no mean over examples: corpus BLEU and chrF, calibration, classes, speed."""
+    found: dict[str, Any] = {}
+    by_id = {item.id: item for item in items}
+    full = [row for row in rows if row["answer"] is not None]
+    referenced = [(str(row["answer"]), by_id[row["id"]].output) for row in full if by_id[row["id"]].output]
+    if referenced:
+        found |= metrics.corpus(*zip(*referenced, strict=True))
+    labelled = [(str(row["answer"]), by_id[row["id"]].output) for row in full if by_id[row["id"]].label and by_id[row["id"]].output]
+    if labelled:
+        found |= metrics.classification(*zip(*labelled, strict=True))
+    bins = [row["bins"] for row in rows if row["bins"]]
+    if bins:
+        counts, sums, right = ([sum(b[k][j] for b in bins) for k in range(10)] for j in range(3))
+        found |= {"calibration_error": metrics.calibration_error(sums, counts, right), "calibration": [counts, sums, right]}
+    if full:
+        seconds, tokens = sum(row["seconds"] for row in full), sum(row["answer_tokens"] for row in full)
+        found |= {"seconds_an_answer": seconds / len(full), "tokens_an_answer": tokens / len(full), "tokens_a_second": tokens / seconds if seconds else 0.0}
+    return found
+
+
+def draw(compared: dict[str, Comparison], path: Path, names: tuple[str, str]) -> None:
     """Both models side by side, a panel a metric, with the gain and its interval above."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(metrics), figsize=(3 * len(metrics), 3.4), squeeze=False)
-    for axis, (metric, c) in zip(axes[0], metrics.items(), strict=True):
+    shown = {name: c for name, c in compared.items() if name in ("log_loss", "perplexity", "rouge_l", "chrf", "token_f1")}
+    figure, axes = pyplot.subplots(1, len(shown), figsize=(3 * len(shown), 3.4), squeeze=False)
+    for axis, (metric, c) in zip(axes[0], shown.items(), strict=True):
         bars = axis.bar(names, [c.champion, c.challenger], color=["#b8bec9", "#2f5d9e"])
         axis.bar_label(bars, fmt="%.3g")
-        axis.set_title(f"{LABELS[metric]}\ngain {c.gain:+.3f} [{c.low:+.3f}, {c.high:+.3f}]", fontsize=9)
+        low, high = c.interval()
+        axis.set_title(f"{METRICS[metric].label}\ngain {c.gain:+.3f} [{low:+.3f}, {high:+.3f}]", fontsize=9)
         axis.margins(y=0.15)
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
@@ -117,49 +152,113 @@ def draw(metrics: dict[str, Comparison], path: Path, names: tuple[str, str]) -> 
 
 
 def run(ctx: stage.Context) -> None:
-    """Score both, compare, report."""
+    """Look the challenger over, score both, compare, report."""
     import pandas as pd
 
-    conf, seed = ctx.config.evaluate, ctx.config.seed
+    base = base_model.local_folder(ctx.config.model.base, ctx.cache)
+    adapter = ctx.fetch("train.adapter")
     reference = reference_of(ctx.inputs)
-    champion_name = f"version {reference}" if reference else "base model"
-    if reference:
-        suite = [Example.model_validate_json(line) for line in ctx.fetch("suite").read_bytes().splitlines()]
-        ctx.outputs["suite"] = ctx.inputs["suite"]
-    else:
-        suite = freeze(ctx.fetch("clean.heldout"), conf.examples)
-        ctx.path("suite.jsonl").write_text("".join(e.model_dump_json() + "\n" for e in suite))
-        ctx.output("suite", ctx.path("suite.jsonl"), len(suite))
-    ctx.say(f"comparing the challenger with {champion_name} on {len(suite)} frozen examples, {min(conf.generate, len(suite))} of them answered in full")
+    champion_name = f"version {reference}" if reference else "the base model"
+    learned = set(json.loads(ctx.fetch("train.ids").read_bytes()))
+    examples = [Example.model_validate_json(line) for line in ctx.fetch("clean.train").read_bytes().splitlines()]
+    found, roles = compose(ctx, examples, learned)
+    write(ctx, "suites", found)
+    report: dict[str, Any] = {
+        "champion": reference,
+        "roles": roles,
+        "suites": {name: len(items) for name, items in found.items()},
+        "suites_sha256": ctx.outputs["suites"].files,
+        "history": [{"version": v.version, "created": v.created, "verdict": v.verdict, "metrics": v.metrics} for v in reversed(registry.versions())],
+        "facts": {"money": ctx.upstream("train").cost.money, "integrity": integrity.adapter_problem(adapter, base)},
+        "metrics": {},
+    }
+    if report["facts"]["integrity"]:
+        ctx.say(f"the challenger cannot be scored: {report['facts']['integrity']}")
+        write(ctx, "next_suites", {name: found[name] for name in (HELDOUT, REGRESSION) if name in found})
+        return close(ctx, report)
+    ctx.say(f"comparing the challenger with {champion_name}: " + ", ".join(f"{len(items)} {name}" for name, items in found.items()))
+    report["facts"] |= look_over(ctx, adapter, base, found, roles, examples, learned)
+
     champion = registry.get(reference) if reference else None
-    adapter = ctx.inputs["train.adapter"]
-    sha = ctx.outputs["suite"].sha256
-    old = scored(ctx, "champion", champion.adapter if champion else None, registry.fetch(champion, ctx.cache) if champion else None, suite, sha)
-    new = scored(ctx, "challenger", adapter, ctx.fetch("train.adapter"), suite, sha)
-    scores = pd.concat([pd.DataFrame(old).assign(model="champion"), pd.DataFrame(new).assign(model="challenger")])
+    sides = (
+        Candidate("champion", champion.adapter if champion else None, lambda: registry.fetch(champion, ctx.cache) if champion else None),
+        Candidate("challenger", ctx.inputs["train.adapter"], lambda: adapter),
+    )
+    rows: list[dict[str, Any]] = []
+    for side in sides:
+        for name, items in found.items():
+            sha = (ctx.outputs["suites"].files or {})[f"{name}.jsonl"]
+            rows += [{"suite": name, "model": side.name, **row} for row in scored(ctx, side, name, items, sha, answered(name, ctx, items))]
+        side.loaded = None  # one model in memory at a time
+    if ctx.config.evaluate.judge.url:
+        report["judge"] = vars(judged(ctx, rows, found))
+    report["models"] = {side.name: {n: summary([r for r in rows if (r["model"], r["suite"]) == (side.name, n)], found[n]) for n in found} for side in sides}
+    if not any(side.from_cache for side in sides):
+        times = [report["models"][side.name][HELDOUT].get("seconds_an_answer") for side in sides]
+        report["facts"]["latency_ratio"] = times[1] / times[0] if all(times) else None
+    scores = pd.DataFrame(rows).drop(columns="bins")
     scores.to_parquet(ctx.path("scores.parquet"), index=False)
     ctx.output("scores", ctx.path("scores.parquet"), len(scores))
+    write_answers(ctx, rows, found)
+    fixed = newly_fixed(scores, found.get(CORRECTIONS, []))
+    report["prompts"] = {item.id: [f"{item.instruction}\n{item.input}".strip(), item.output] for item in found[HELDOUT]}
+    report["fixed"] = [item.id for item in fixed]
+    write(ctx, "next_suites", {HELDOUT: found[HELDOUT], REGRESSION: [*found.get(REGRESSION, []), *fixed]})
 
-    found = {metric: compare(scores, metric, 0.95, ctx.config.gate.resamples, seed) for metric in METRICS}
-    metrics = {name: c for name, c in found.items() if c}
-    for name, c in metrics.items():
-        ctx.say(f"  {c.text(name)}")
-        ctx.metrics |= {f"{name}.champion": c.champion, f"{name}.challenger": c.challenger, f"{name}.gain": c.gain}
-    report = {
-        "champion": reference,
-        "suite": sha,
-        "examples": len(suite),
-        "metrics": {
-            n: {"champion": c.champion, "challenger": c.challenger, "gain": c.gain, "interval": [c.low, c.high], "examples": c.examples}
-            for n, c in metrics.items()
-        },
+    compared = {metric: pairs(scores[scores["suite"] == HELDOUT], metric).compare() for metric, m in METRICS.items() if m.column in scores}
+    shown = {metric: c for metric, c in compared.items() if c and c.examples > 1}
+    for name, c in shown.items():
+        ctx.say(f"  {c.text()}")
+        if name in HEADLINES:
+            ctx.metrics |= {f"{name}.champion": c.champion, f"{name}.challenger": c.challenger, f"{name}.gain": c.gain}
+        report["metrics"][name] = {
+            "champion": c.champion, "challenger": c.challenger, "gain": c.gain, "interval": list(c.interval()), "examples": c.examples,
+        }  # fmt: skip
+    draw(shown, ctx.path("report.png"), (champion_name, "challenger"))
+    ctx.output("plot", ctx.path("report.png"))
+    return close(ctx, report)
+
+
+def look_over(
+    ctx: stage.Context, adapter: Path, base: Path, found: dict[str, list[Item]], roles: dict[str, str], examples: list[Example], learned: set[str]
+) -> dict[str, Any]:
+    """Parity between trainer and server, and whether a suite's questions were trained on."""
+    model = ctx.config.model
+    unseen = [item for name, items in found.items() if roles[name] in (HELDOUT, "general", "own") for item in items]
+    facts: dict[str, Any] = {
+        "prompts_differ": integrity.prompts_differ(ctx.fetch("tokenize.train"), examples, prompt.load_tokenizer(base), model.prompt),
+        "log_prob_drift": integrity.log_prob_drift(adapter, base, found[HELDOUT], model.prompt, model.max_length),
+        "contaminated": integrity.contaminated(unseen, learned, examples),
     }
+    ctx.say(
+        f"  prompts that differ from serving's: {facts['prompts_differ']}; trainer and server differ by {facts['log_prob_drift']:.4f} nats a token; "
+        f"suite questions trained on: {len(facts['contaminated'])}"
+    )
+    return facts
+
+
+def write_answers(ctx: stage.Context, rows: list[dict[str, Any]], found: dict[str, list[Item]]) -> None:
+    """Every answered question with both answers, for people."""
+    answers = {(row["suite"], row["id"], row["model"]): row["answer"] for row in rows if row["answer"] is not None}
+    with open(ctx.path("answers.csv"), "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("suite", "slice", "id", "prompt", "reference", "champion", "challenger"))
+        count = 0
+        for name, items in found.items():
+            for item in items:
+                if (name, item.id, "challenger") in answers:
+                    both = (answers.get((name, item.id, side), "") for side in ("champion", "challenger"))
+                    table.writerow((name, item.slice, item.id, f"{item.instruction}\n\n{item.input}".strip(), item.output, *both))
+                    count += 1
+    ctx.output("answers", ctx.path("answers.csv"), count)
+
+
+def close(ctx: stage.Context, report: dict[str, Any]) -> None:
+    """Write the report."""
     ctx.path("report.json").write_text(json.dumps(report, indent=1))
     ctx.output("report", ctx.path("report.json"))
-    draw(metrics, ctx.path("report.png"), (champion_name, "challenger"))
-    ctx.output("plot", ctx.path("report.png"))
 
 
-STAGE = stage.Stage("evaluate", run, needs=("clean", "train"), extra=extra)
+STAGE = stage.Stage("evaluate", run, needs=("clean", "tokenize", "train"), extra=extra)
 if __name__ == "__main__":
     stage.main(STAGE)

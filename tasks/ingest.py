@@ -77,7 +77,7 @@ def run(ctx: stage.Context) -> None:
             group = row.group or question(row.instruction, row.input)
             examples.append(Example(
                 id=example_id(row.instruction, row.input, row.output), instruction=row.instruction, input=row.input, output=row.output,
-                group=group, split=split_of(group, conf, seed), source=source.name or source.kind, licence=source.licence, consent=source.consent,
+                group=group, split=split_of(group, conf, seed), slice=row.slice, source=source.name or source.kind, licence=source.licence, consent=source.consent,
             ))  # fmt: skip
             ctx.progress(f"  {len(examples)} records so far")
     curated = [name for name in ctx.inputs if name.startswith("batch.")]

@@ -11,70 +11,42 @@ import json
 import shutil
 import time
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from flywheel import registry, stage, store
-from flywheel.manifest import Artifact
+from flywheel import ledger, manifest, registry, signing, stage, store
+from flywheel.manifest import Artifact, Cost
 from flywheel.registry import TAG, Version
 from flywheel.settings import settings
+from tasks import card
 from tasks.evaluate import reference_of
 from tasks.train import parent_of
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 RUN_TAG = "flywheel.run_dir"
+STAGES = ("ingest", "clean", "tokenize", "train", "evaluate", "gate")
 
 
-def describe(ctx: stage.Context) -> Version:
-    """What the registry keeps of this challenger."""
+def cost(ctx: stage.Context) -> Cost:
+    """Of every stage up to here; work that was found done already cost nothing again."""
+    spent = [ctx.upstream(name).cost for name in STAGES]
+    totals = {key: round(sum(getattr(c, key) for c in spent), 4) for key in ("cpu_seconds", "gpu_seconds", "wall_seconds", "money")}
+    return Cost(**totals, currency=settings().currency)
+
+
+def describe(ctx: stage.Context, report: dict[str, Any]) -> Version:
+    """What the registry keeps of this challenger, but for its package."""
     train, evaluate = ctx.upstream("train"), ctx.upstream("evaluate")
     verdict = json.loads(ctx.fetch("gate.verdict").read_bytes())
     return Version(
-        base=ctx.config.model.base, prompt=ctx.config.model.prompt, adapter=train.outputs["adapter"], dataset=train.inputs["tokenize.train"].sha256,
-        trained_ids=train.outputs["ids"], suite=evaluate.outputs["suite"], reference=reference_of(evaluate.inputs), parent=parent_of(train.inputs),
-        verdict=verdict["verdict"], reason=verdict["reason"], run_dir=store.relative(ctx.run_dir), created=datetime.now(UTC).isoformat(timespec="seconds"),
+        base=ctx.config.model.base, prompt=ctx.config.model.prompt, adapter=train.outputs["adapter"], package=train.outputs["adapter"],
+        dataset=train.inputs["tokenize.train"].sha256, trained_ids=train.outputs["ids"], suites=evaluate.outputs["next_suites"],
+        reference=reference_of(evaluate.inputs), parent=parent_of(train.inputs), verdict=verdict["verdict"], reason=verdict["reason"],
+        metrics={name: m["challenger"] for name, m in report["metrics"].items()}, cost=cost(ctx), code_digest=train.code_digest, image=train.image,
+        run_dir=store.relative(ctx.run_dir), created=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
-
-
-def card(ctx: stage.Context, version: Version, report: dict[str, Any]) -> str:
-    """The model card, in the layout that model hubs read."""
-    conf = ctx.config
-    sources = sorted({(s.name or s.path.rsplit("/", 1)[-1] or s.kind, s.licence, s.consent) for s in conf.ingest.sources})
-    metrics = "\n".join(
-        f"| {n} | {m['champion']:.4g} | {m['challenger']:.4g} | {m['gain']:+.4f} [{m['interval'][0]:+.4f}, {m['interval'][1]:+.4f}] |"
-        for n, m in report["metrics"].items()
-    )
-    train = ctx.upstream("train")
-    return f"""---
-base_model: {version.base}
-library_name: peft
-tags: [flywheel, {conf.train.method}]
----
-# {settings().model_name}
-
-An adapter of {version.base}, trained from {f"version {version.parent}" if version.parent else "the base model"} by run `{version.run_dir}`.
-
-**Verdict: {version.verdict}.** {version.reason}
-
-## Data
-Data set `{version.dataset[:16]}`: {train.metrics.get("new_examples")} new and {train.metrics.get("replayed")} earlier examples.
-
-| source | licence | consent |
-|---|---|---|
-{chr(10).join(f"| {name} | {licence} | {consent} |" for name, licence, consent in sources)}
-
-## Evaluation
-{report["examples"]} frozen examples (suite `{version.suite.sha256[:16]}`); champion: {f"version {version.reference}" if version.reference else "the base model"}.
-
-| metric | champion | this model | gain (95 %) |
-|---|---|---|---|
-{metrics}
-
-## Training
-`{json.dumps(conf.train.model_dump())}`
-{train.cost.cpu_seconds:.0f} CPU-seconds, {train.cost.gpu_seconds:.0f} GPU-seconds, {train.cost.money:.4f} {train.cost.currency}.
-
-## Limits
-{conf.register_.limits} Contact: {conf.register_.contact}.
-"""
 
 
 def checksums(adapter: Artifact) -> str:
@@ -83,56 +55,86 @@ def checksums(adapter: Artifact) -> str:
 
 
 def run(ctx: stage.Context) -> None:
-    """Upload once, register once: a retry finds what an attempt before it left."""
-    version = describe(ctx)
-    report = json.loads(ctx.fetch("evaluate.report").read_bytes())
-    package = ctx.path("package")
-    shutil.copytree(ctx.fetch("train.adapter"), package / "adapter")
-    (package / "README.md").write_text(card(ctx, version, report))
-    (package / "SHA256SUMS").write_text(checksums(version.adapter))
-    number = publish(ctx, version, package, report)
-    ctx.say(f"registered as {settings().model_name} version {number} ({version.verdict})")
-    ctx.output("card", package / "README.md")
-    ctx.metrics |= {"version": number, "verdict": version.verdict}
-
-
-def publish(ctx: stage.Context, version: Version, package: Any, report: dict[str, Any]) -> int:
-    """The MLflow run and model version of this challenger. Raises TransientError when MLflow does not answer."""
-    from mlflow.entities import Metric, Param
+    """Upload once, register once: a retry, or another process at the same time, finds what was done before."""
     from mlflow.exceptions import MlflowException
 
-    client, name = registry.client(), settings().model_name
+    report = json.loads(ctx.fetch("evaluate.report").read_bytes())
+    version = describe(ctx, report)
+    package = ctx.path("package")
+    shutil.copytree(ctx.fetch("train.adapter"), package / "adapter")
+    (package / "README.md").write_text(card.write(ctx, version, report))
+    (package / "SHA256SUMS").write_text(checksums(version.adapter))
+    version = version.model_copy(update={"package": manifest.describe(package, f"{version.run_dir}/register/package")})
+    version = version.model_copy(update={"signature": signing.sign(version.signed_text())})
     try:
-        done = next((v.version for v in registry.versions() if v.run_dir == version.run_dir and v.adapter.sha256 == version.adapter.sha256), None)
-        if done:
-            return done
-        found = client.get_experiment_by_name(name)
-        experiment = found.experiment_id if found else client.create_experiment(name)
-        earlier = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{version.run_dir}'", max_results=1)
-        run_id = (
-            earlier[0].info.run_id
-            if earlier
-            else client.create_run(experiment, run_name=version.run_dir.rsplit("/", 1)[-1], tags={RUN_TAG: version.run_dir}).info.run_id
-        )
-        params = [Param(f"train.{key}", str(value)) for key, value in ctx.config.train.model_dump().items()]
-        now = int(time.time() * 1000)
-        points = [Metric("loss", point["loss"], now, int(point["step"])) for point in map(json.loads, ctx.fetch("train.losses").read_text().splitlines())]
-        for key, measured in report["metrics"].items():
-            points += [Metric(key, measured["challenger"], now, 0), Metric(f"{key}.gain", measured["gain"], now, 0)]
-        for start in range(0, len(points), 1000):  # the most that one call takes
-            client.log_batch(run_id, metrics=points[start : start + 1000], params=params if start == 0 else [])
-        client.log_artifacts(run_id, str(package), "model")
-        client.log_artifact(run_id, str(ctx.fetch("evaluate.plot")), "report")
-        client.log_artifact(run_id, str(ctx.fetch("evaluate.report")), "report")
-        source = f"{client.get_run(run_id).info.artifact_uri}/model"
+        with ledger.registry_lock():
+            number = publish(ctx, version, package, report)
+    except MlflowException as error:
+        raise registry.unreachable(error) from error
+    ctx.say(f"registered as {settings().model_name} version {number} ({version.verdict})")
+    ctx.output("card", package / "README.md")
+    ctx.metrics |= {"version": number, "verdict": version.verdict, "money": version.cost.money}
+
+
+def publish(ctx: stage.Context, version: Version, package: Path, report: dict[str, Any]) -> int:
+    """The MLflow run, logged model and model version of this challenger, each made once. Holds the registry's lock."""
+    client, name = registry.client(), settings().model_name
+    done = next((v.version for v in registry.versions() if v.run_dir == version.run_dir and v.adapter.sha256 == version.adapter.sha256), None)
+    if done is None:
+        run_id, experiment = the_run(client, version.run_dir)
+        log(ctx, client, run_id, version, report)
+        model_id = the_model(client, experiment, run_id, version, package)
         if not client.search_registered_models(f"name='{name}'"):
             client.create_registered_model(name, description="Versions of this flywheel; the alias champion is what is served.")
         tags = {TAG: version.model_dump_json(exclude={"version"}), "verdict": version.verdict}
-        created = client.create_model_version(name, source, run_id, tags=tags, description=version.reason)
+        created = client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, description=version.reason, model_id=model_id)
         client.set_terminated(run_id)
-        return int(created.version)
-    except MlflowException as error:
-        raise registry.unreachable(error) from error
+        done = int(created.version)
+    if version.verdict != "refuse" and done > (registry.alias("challenger") or 0):
+        client.set_registered_model_alias(name, "challenger", str(done))
+    return done
+
+
+def the_run(client: MlflowClient, run_dir: str) -> tuple[str, str]:
+    """The MLflow run of a flywheel run, and its experiment."""
+    name = settings().model_name
+    found = client.get_experiment_by_name(name)
+    experiment = found.experiment_id if found else client.create_experiment(name)
+    earlier = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{run_dir}'", max_results=1)
+    if earlier:
+        return earlier[0].info.run_id, experiment
+    return client.create_run(experiment, run_name=run_dir.rsplit("/", 1)[-1], tags={RUN_TAG: run_dir}).info.run_id, experiment
+
+
+def the_model(client: MlflowClient, experiment: str, run_id: str, version: Version, package: Path) -> str:
+    """The id of MLflow's logged model with the package's files; one that an earlier attempt left unfinished is finished."""
+    name = f"{settings().model_name}-{version.adapter.sha256[:12]}"
+    earlier = [m for m in client.search_logged_models([experiment], f"name = '{name}'") if m.source_run_id == run_id]
+    tags = {RUN_TAG: version.run_dir, "verdict": version.verdict, "dataset": version.dataset, "parent": str(version.parent or "base")}
+    model = earlier[0] if earlier else client.create_logged_model(experiment, name, run_id, tags=tags, model_type="lora-adapter")
+    client.log_model_artifacts(model.model_id, str(package))
+    client.finalize_logged_model(model.model_id, "READY")
+    return str(model.model_id)
+
+
+def log(ctx: stage.Context, client: MlflowClient, run_id: str, version: Version, report: dict[str, Any]) -> None:
+    """Parameters, losses, figures, the data set, and the report's pages."""
+    from mlflow.entities import Dataset, DatasetInput, Metric, Param
+
+    params = [Param(f"train.{key}", str(value)) for key, value in ctx.config.train.model_dump().items()]
+    now = int(time.time() * 1000)
+    points = [Metric("loss", point["loss"], now, int(point["step"])) for point in map(json.loads, ctx.fetch("train.losses").read_text().splitlines())]
+    for key, measured in report["metrics"].items():
+        points += [Metric(key, measured["challenger"], now, 0), Metric(f"{key}.gain", measured["gain"], now, 0)]
+    spent = version.cost
+    points += [Metric("cost.money", spent.money, now, 0), Metric("cost.gpu_hours", spent.gpu_seconds / 3600, now, 0)]
+    for start in range(0, len(points), 1000):  # the most that one call takes
+        client.log_batch(run_id, metrics=points[start : start + 1000], params=params if start == 0 else [])
+    source = json.dumps({"uri": ctx.upstream("tokenize").outputs["train"].uri})
+    client.log_inputs(run_id, [DatasetInput(Dataset("train", version.dataset[:36], "flywheel", source), [])])
+    for name in ("evaluate.plot", "evaluate.report", "evaluate.answers", "gate.page", "gate.verdict"):
+        if name in ctx.inputs:
+            client.log_artifact(run_id, str(ctx.fetch(name)), "report")
 
 
 STAGE = stage.Stage("register", run, needs=("gate", "evaluate", "train"))

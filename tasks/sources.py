@@ -34,6 +34,7 @@ class Row(BaseModel):
     input: str = ""
     output: str
     group: str = ""
+    slice: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,24 +102,24 @@ def docs() -> Iterator[Found]:
             if 40 <= len(answer) <= 500:
                 verb = "is" if kind == "class" else "does"
                 question = f"What {verb} `{name}`?" if kind == "class" else f"What {verb} `{name}` do?"
-                yield module, line, Row(instruction=question, output=answer, group=module.split(".")[0])
+                yield module, line, Row(instruction=question, output=answer, group=module.split(".")[0], slice=kind)
 
 
 def _documented(tree: ast.Module, module: str) -> Iterator[tuple[str, int, str, str]]:
     """(qualified name, line, kind, docstring) of public functions, classes and methods."""
 
-    def walk(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, int, str, str]]:
+    def walk(body: list[ast.stmt], prefix: str, kind: str) -> Iterator[tuple[str, int, str, str]]:
         for node in body:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
                 continue
             name = f"{prefix}.{node.name}"
             docstring = ast.get_docstring(node)
             if docstring:
-                yield name, node.lineno, "class" if isinstance(node, ast.ClassDef) else "function", docstring
+                yield name, node.lineno, "class" if isinstance(node, ast.ClassDef) else kind, docstring
             if isinstance(node, ast.ClassDef):
-                yield from walk(node.body, name)
+                yield from walk(node.body, name, "method")
 
-    yield from walk(tree.body, module)
+    yield from walk(tree.body, module, "function")
 
 
 def _file(uri: str) -> Iterator[Found]:

@@ -32,6 +32,7 @@ from flywheel.settings import REPOSITORY, settings
 
 QUESTIONS = 300
 TURN_SECONDS = 1500
+SHOWN = ("log_loss", "perplexity", "token_accuracy", "rouge_l", "similarity", "exact_match")
 USERS = 32  # at a time: one batch is decoded while the next gathers
 console = Console(highlight=False)
 
@@ -224,7 +225,8 @@ def results(run: str) -> dict[str, Any]:
     return {
         "run_dir": store.relative(run),
         "verdict": verdict,
-        "report": report,
+        "metrics": report["metrics"],
+        "page": gate.outputs["page"].location,
         "version": manifests["register"].metrics.get("version"),
         "rollout": manifests["rollout"].outcome,
         "seconds": {stage: m.cost.wall_seconds for stage, m in manifests.items()},
@@ -246,14 +248,16 @@ def show(figures: dict[str, Any]) -> None:
     table = Table(title="On the same frozen examples", title_style="bold")
     for column in ("metric", "base model", "champion 1", "champion 2", "gain of 2 over 1 (95 %)"):
         table.add_column(column, justify="left" if column == "metric" else "right")
-    one, two = figures["turn_1"]["report"]["metrics"], figures["turn_2"]["report"]["metrics"]
-    for metric in one:
+    one, two = figures["turn_1"]["metrics"], figures["turn_2"]["metrics"]
+    for metric in (name for name in SHOWN if name in one and name in two):
         low, high = two[metric]["interval"]
         cells = (one[metric]["champion"], two[metric]["champion"], two[metric]["challenger"])
         table.add_row(metric, *(f"{value:.3f}" for value in cells), f"{two[metric]['gain']:+.3f} [{low:+.3f}, {high:+.3f}]")
     console.print(table)
     console.print(f"The poisoned challenger: [bold red]{figures['poisoned']['verdict']['verdict']}[/] — {figures['poisoned']['verdict']['reason']}")
     plot(figures, settings().home / "demo.png")
+    for name, title in (("turn_2", "Why champion 2 was promoted"), ("poisoned", "Why the poisoned one was not")):
+        console.print(f"{title}: {figures[name]['page']}", soft_wrap=True)
     console.print(f"\n{figures['seconds'] / 60:.1f} minutes in all. Plot: {settings().home / 'demo.png'}", soft_wrap=True)
     for name, url in {
         "Airflow": settings().airflow_url,
@@ -272,7 +276,7 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    one, two = figures["turn_1"]["report"]["metrics"], figures["turn_2"]["report"]["metrics"]
+    one, two = figures["turn_1"]["metrics"], figures["turn_2"]["metrics"]
     names = [m for m in ("perplexity", "rouge_l") if m in one]
     figure, axes = pyplot.subplots(1, len(names), figsize=(4.2 * len(names), 3.6), squeeze=False)
     for axis, metric in zip(axes[0], names, strict=True):

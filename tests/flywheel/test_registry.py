@@ -1,8 +1,10 @@
 """On a real MLflow server and a real PostgreSQL."""
 
+import uuid
+
 import pytest
 
-from flywheel import ledger, manifest, registry
+from flywheel import ledger, manifest, registry, signing
 from flywheel.errors import ContractError, TransientError
 from flywheel.registry import TAG, Version
 from flywheel.settings import settings
@@ -20,20 +22,23 @@ def register(mlflow_server, database, home, tmp_path):
         adapter = tmp_path / name / "adapter"
         adapter.mkdir(parents=True)
         (adapter / "weights").write_text(name)
+        (tmp_path / name / "SHA256SUMS").write_text(f"sums of {name}")
         artifact = manifest.describe(adapter, f"runs/{name}/adapter")
+        package = manifest.describe(tmp_path / name, f"runs/{name}")
         run = client.create_run(experiment).info
         client.log_artifacts(run.run_id, str(tmp_path / name), "model")
         version = Version(
-            base="b", prompt="auto", adapter=artifact, dataset=dataset, trained_ids=artifact, suite=artifact, reference=reference, parent=parent,
+            base="b", prompt="auto", adapter=artifact, package=package, dataset=dataset, trained_ids=artifact, suites=artifact, reference=reference, parent=parent,
             verdict=verdict, reason="because", run_dir=f"runs/{name}",
         )  # fmt: skip
+        version = version.model_copy(update={"signature": signing.sign(version.signed_text())})
         tags = {TAG: version.model_dump_json(exclude={"version"})}
         return int(client.create_model_version(model, f"{run.artifact_uri}/model", run.run_id, tags=tags).version)
 
     return register
 
 
-def test_promote_roll_back_and_start_from_the_right_version(register, tmp_path):
+def test_promote_roll_back_and_start_from_the_right_version(register):
     assert registry.champion() is None and registry.versions() == [] and registry.parent_for("d1") is None
     one = register("one", "d1")
     registry.promote(one, "test", "better")
@@ -51,11 +56,84 @@ def test_promote_roll_back_and_start_from_the_right_version(register, tmp_path):
     with pytest.raises(ContractError, match="no such version"):
         registry.rollback("test", "x", 99)
     assert [e["action"] for e in ledger.list_events()] == ["promote"] * 3
-    folder = registry.fetch(registry.get(two), tmp_path / "cache")
-    assert (folder / "weights").read_text() == "two"
-    (folder / "weights").write_text("evil")
-    with pytest.raises(ContractError, match="weights"):
-        registry.fetch(registry.get(two), tmp_path / "cache")
+
+
+def test_tampered_packages_are_refused_with_the_files_name(register, tmp_path):
+    register("one", "d1")
+    two = register("two", "d2")
+
+    def changed(change):
+        """Fetch into a new cache what a tamperer left."""
+        cache = tmp_path / uuid.uuid4().hex
+        folder = registry.fetch(registry.get(two), cache).parent
+        change(folder)
+        return cache
+
+    def refused(change, name):
+        with pytest.raises(ContractError, match=name):
+            registry.fetch(registry.get(two), changed(change))
+
+    def flip(folder):
+        data = bytearray((folder / "adapter" / "weights").read_bytes())
+        data[0] ^= 1
+        (folder / "adapter" / "weights").write_bytes(data)
+
+    def older(folder):
+        (folder / "SHA256SUMS").write_text("sums of one")
+
+    assert (registry.fetch(registry.get(two), tmp_path / "cache") / "weights").read_text() == "two"
+    refused(flip, "adapter/weights")
+    refused(lambda folder: (folder / "adapter" / "weights").unlink(), "adapter/weights")
+    refused(older, "SHA256SUMS")
+    refused(lambda folder: (folder / "adapter" / "more").write_text("x"), "adapter/more")
+
+
+def test_what_mlflow_holds_is_verified_too(register, tmp_path):
+    number = register("one", "d1")
+    client = registry.client()
+    run = client.get_model_version(settings().model_name, str(number)).run_id
+    (tmp_path / "weights").write_text("evil")
+    client.log_artifact(run, str(tmp_path / "weights"), "model/adapter")
+    with pytest.raises(ContractError, match="adapter/weights"):
+        registry.fetch(registry.get(number), tmp_path / "cache")
+
+
+def test_a_promotion_that_died_before_its_event_is_told_once(register, monkeypatch):
+    one, two = register("one", "d1"), register("two", "d2")
+    registry.promote(one, "test", "better")
+    record = ledger.record_event
+    monkeypatch.setattr(ledger, "record_event", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        registry.promote(two, "test", "better still")
+    monkeypatch.setattr(ledger, "record_event", record)
+    assert registry.alias("champion") == two
+    for _ in range(2):
+        registry.promote(two, "test", "better still")
+    assert [(e["detail"]["version"], e["detail"]["before"]) for e in ledger.list_events()] == [(two, one), (one, None)]
+    assert (registry.alias("champion"), registry.alias("previous")) == (two, one)
+
+
+def test_signatures(home, tmp_path, monkeypatch, register):
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    unsigned = register("unsigned", "d0")
+    key = Ed25519PrivateKey.generate()
+    (tmp_path / "private.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (tmp_path / "public.pem").write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    monkeypatch.setenv("FLYWHEEL_SIGNING_KEY", str(tmp_path / "private.pem"))
+    monkeypatch.setenv("FLYWHEEL_VERIFY_KEY", str(tmp_path / "public.pem"))
+    settings.cache_clear()
+    signed = registry.get(register("signed", "d1"))
+    registry.fetch(signed, tmp_path / "cache")
+    with pytest.raises(ContractError, match="signature"):
+        registry.fetch(registry.get(unsigned), tmp_path / "cache")
+    with pytest.raises(ContractError, match="signature"):
+        registry.fetch(signed.model_copy(update={"verdict": "refuse"}), tmp_path / "cache")
+    monkeypatch.setenv("FLYWHEEL_VERIFY_KEY", str(tmp_path / "private.pem"))
+    settings.cache_clear()
+    with pytest.raises(ContractError, match="FLYWHEEL_VERIFY_KEY"):
+        registry.fetch(signed, tmp_path / "cache")
 
 
 def test_a_dead_registry_is_transient(home, monkeypatch):

@@ -1,0 +1,115 @@
+"""What must hold of a challenger before its scores mean anything: its files, its prompts, its agreement with serving, its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from flywheel import prompt
+from flywheel.model import Loaded, load, score_answers
+from flywheel.records import Example, fingerprint, question
+from tasks.suites import Item
+
+ALIKE = 0.9  # Jaccard similarity of 3-word shingles from which a question with its answer is one that was trained on
+PROMPTS_COMPARED = 200
+ANSWERS_COMPARED = 8
+
+
+def adapter_problem(folder: Path, base: Path) -> str:
+    """Why an adapter cannot be used, naming the file; empty when it is whole, fits the base and has only finite numbers."""
+    import torch
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config_file, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:  # peft raises whatever its parser meets
+        return f"{config_file.name} cannot be read ({type(error).__name__})"
+    with torch.device("meta"):
+        empty = get_peft_model(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base))), config)
+    expected = {name: list(tensor.shape) for name, tensor in get_peft_model_state_dict(empty, save_embedding_layers=False).items()}
+    try:
+        with safe_open(str(weights), "pt") as file:
+            names = set(file.keys())
+            for name in sorted(expected):
+                if name not in names:
+                    return f"{weights.name} lacks {name}: it was cut off, or belongs to another base model"
+                tensor = file.get_tensor(name)
+                if list(tensor.shape) != expected[name]:
+                    return f"{weights.name}: {name} has the shape {list(tensor.shape)}, the base model needs {expected[name]}"
+                if not torch.isfinite(tensor).all():
+                    return f"{weights.name}: {name} holds NaN or infinite numbers"
+    except (SafetensorError, OSError) as error:
+        return f"{weights.name} cannot be read: it was cut off or is missing ({type(error).__name__})"
+    return ""
+
+
+def prompts_differ(tokenized: Path, examples: Iterable[Example], tokenizer: Any, style: prompt.Style) -> int:
+    """How many of the training prompts, as token ids, are not what serving would write for the same record."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(tokenized)) as source:
+        rows = pa.ipc.open_file(source).read_all().slice(0, PROMPTS_COMPARED).to_pylist()
+    texts = {e.id: e for e in examples}
+    wrong = 0
+    for row in rows:
+        example = texts.get(row["id"])
+        if example:
+            wrong += row["input_ids"][: row["prompt_length"]] != prompt.encode(tokenizer, prompt.messages(example.instruction, example.input), style)
+    return wrong
+
+
+def log_prob_drift(adapter: Path, base: Path, items: Sequence[Item], style: prompt.Style, limit: int) -> float:
+    """Mean difference, in nats a token, between the adapter as it was trained (beside a bf16 base) and as it is served (merged)."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    served: Loaded = load(base, adapter)
+    chosen = [item for item in items if item.output][:ANSWERS_COMPARED]
+    examples = []
+    for item in chosen:
+        ids = prompt.encode(served.tokenizer, prompt.messages(item.instruction, item.input), style)
+        examples.append(((ids + prompt.encode_answer(served.tokenizer, item.output))[: max(limit, len(ids) + 1)], len(ids)))
+    merged = score_answers(served, examples, ANSWERS_COMPARED)
+    plain: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.bfloat16)
+    plain.to(served.device)
+    served.model = PeftModel.from_pretrained(plain, str(adapter)).to(served.device).eval().get_base_model()
+    with torch.autocast(served.device.type, torch.bfloat16):
+        trained = score_answers(served, examples, ANSWERS_COMPARED)
+    tokens = sum(one.tokens for one in merged)
+    return sum(abs(a.loss - b.loss) for a, b in zip(merged, trained, strict=True)) / tokens if tokens else 0.0
+
+
+def contaminated(items: Sequence[Item], learned: set[str], records: Iterable[Example]) -> list[str]:
+    """Ids of the items that were trained on: the same record, the same question, or question and answer almost word for word.
+
+    `learned` are the ids that the adapter, or one it went on from, was trained on; `records` the texts of this turn's.
+    """
+
+    def shingles(*texts: str) -> set[tuple[str, ...]]:
+        words = fingerprint(" ".join(texts)).split()
+        return {tuple(words[k : k + 3]) for k in range(max(1, len(words) - 2))}
+
+    own = {item.id: shingles(item.instruction, item.input, item.output) for item in items}
+    holders: dict[tuple[str, ...], list[str]] = {}
+    for name, grams in own.items():
+        for gram in grams:
+            holders.setdefault(gram, []).append(name)
+    asked = {question(item.instruction, item.input): item.id for item in items}
+    found = learned & set(own)
+    for example in records:
+        if example.id not in learned:
+            continue
+        if (same := asked.get(question(example.instruction, example.input))) is not None:
+            found.add(same)
+        grams = shingles(example.instruction, example.input, example.output)
+        shared: dict[str, int] = {}
+        for gram in grams:
+            for name in holders.get(gram, ()):
+                shared[name] = shared.get(name, 0) + 1
+        found.update(name for name, count in shared.items() if count / (len(grams) + len(own[name]) - count) >= ALIKE)
+    return sorted(found)
