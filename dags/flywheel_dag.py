@@ -1,4 +1,4 @@
-"""The nightly turn: collect, clean, tokenize, train, evaluate, gate, register, roll out.
+"""The nightly turn: collect, clean, tokenize, train, evaluate, gate, register, ask, roll out.
 
 Runs every night, when `feedback` publishes a batch, or by hand.
 """
@@ -9,12 +9,13 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, Par
 
 from dags.assets import FEEDBACK_READY
 from dags.launch import note_failure, stage
+from dags.launch.approval import PromotionApproval
 from flywheel.settings import settings
 
 DOC = """
 ### One turn of the flywheel
 
-`ingest → clean → tokenize → train → evaluate → gate → register → rollout`
+`ingest → clean → tokenize → train → evaluate → gate → register → approve → rollout`
 
 Every task runs `python -m tasks.<stage>` and leaves a manifest in the store; what has not changed is not done again.
 
@@ -22,6 +23,9 @@ Every task runs `python -m tasks.<stage>` and leaves a manifest in the store; wh
 both are not retried. 75 and 143 are retried by themselves. After mending, clear the task: it goes on from its last checkpoint.
 
 **`rollout` skipped** is a result, not a fault: its log has the gate's reason.
+
+**`approve`** waits under *Required actions* when the policy asks for a person (`gate.approval`: never, close, always); it passes at
+once when it does not. No, or no answer in time, holds the version: it stays registered.
 
 **A backfilled night** rebuilds that night's data, trains and registers; it is rolled out only with `rollout: yes`.
 """
@@ -40,10 +44,12 @@ with DAG(
         "config": Param("", type="string", title="Config", description="A path or URL of a YAML file; empty: the installation's own"),
         "set": Param([], type="array", items={"type": "string"}, title="Changes", description="One `section.key=value` a line, e.g. train.epochs=2"),
         "rollout": Param("auto", enum=["auto", "yes", "no"], title="Roll out", description="auto: what the gate promotes, except in a backfill"),
+        "approval": Param("config", enum=["config", "always"], title="Ask a person", description="config: as gate.approval says"),
     },
     tags=["flywheel", "training"],
     on_failure_callback=note_failure,
 ) as dag:
     ingest, clean, tokenize, train = stage("ingest"), stage("clean"), stage("tokenize"), stage("train")
     evaluate, gate, register, rollout = stage("evaluate"), stage("gate"), stage("register"), stage("rollout")
-    ingest >> clean >> tokenize >> train >> evaluate >> gate >> register >> rollout
+    approve = PromotionApproval(task_id="approve", execution_timeout=None)
+    ingest >> clean >> tokenize >> train >> evaluate >> gate >> register >> approve >> rollout

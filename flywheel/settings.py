@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     ui_url: str = "http://127.0.0.1:18501"
 
     nightly: str = Field("0 2 * * *", description="Cron of the nightly turn, UTC")
+    approval_hours: float = Field(48, gt=0, description="How long a promotion waits for a person before it is held")
     first_night: str = Field("", description="Earliest night that can be backfilled (ISO date). Default: on a laptop the day it was set up, else 2026-01-01")
 
     price_cpu_hour: float = Field(0.04, ge=0, description="Money for one CPU hour")

@@ -68,31 +68,31 @@ def run(ctx: stage.Context) -> None:
     version = version.model_copy(update={"signature": signing.sign(version.signed_text())})
     try:
         with ledger.registry_lock():
-            number = publish(ctx, version, package, report)
+            number, page = publish(ctx, version, package, report)
     except MlflowException as error:
         raise registry.unreachable(error) from error
     ctx.say(f"registered as {settings().model_name} version {number} ({version.verdict})")
     ctx.output("card", package / "README.md")
-    ctx.metrics |= {"version": number, "verdict": version.verdict, "money": version.cost.money}
+    ctx.metrics |= {"version": number, "verdict": version.verdict, "money": version.cost.money, "page": page}
 
 
-def publish(ctx: stage.Context, version: Version, package: Path, report: dict[str, Any]) -> int:
-    """The MLflow run, logged model and model version of this challenger, each made once. Holds the registry's lock."""
+def publish(ctx: stage.Context, version: Version, package: Path, report: dict[str, Any]) -> tuple[int, str]:
+    """The MLflow run, logged model and model version of this challenger, each made once; the version and the report's address."""
     client, name = registry.client(), settings().model_name
     done = next((v.version for v in registry.versions() if v.run_dir == version.run_dir and v.adapter.sha256 == version.adapter.sha256), None)
+    run_id, experiment = the_run(client, version.run_dir)
     if done is None:
-        run_id, experiment = the_run(client, version.run_dir)
         log(ctx, client, run_id, version, report)
         model_id = the_model(client, experiment, run_id, version, package)
         if not client.search_registered_models(f"name='{name}'"):
             client.create_registered_model(name, description="Versions of this flywheel; the alias champion is what is served.")
         tags = {TAG: version.model_dump_json(exclude={"version"}), "verdict": version.verdict}
-        created = client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, description=version.reason, model_id=model_id)
+        created = client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, description=version.reason, await_creation_for=0, model_id=model_id)
         client.set_terminated(run_id)
         done = int(created.version)
     if version.verdict != "refuse" and done > (registry.alias("challenger") or 0):
         client.set_registered_model_alias(name, "challenger", str(done))
-    return done
+    return done, f"{settings().mlflow_url}/#/experiments/{experiment}/runs/{run_id}/artifacts/report/report.html"
 
 
 def the_run(client: MlflowClient, run_dir: str) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 
     python -m tasks.rollout --config config/flywheel.yaml --run-dir .flywheel/store/runs/hand/1
 
-Skipped, with its reason, unless the gate said promote, rollout is enabled, and the champion is still the one it was compared with.
+Skipped, with its reason, unless the gate said promote, rollout is enabled, whoever must approve has, and the champion is still
+the one it was compared with.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ def run(ctx: stage.Context) -> None:
         return ctx.skip(f"the gate says {verdict['verdict']}: {verdict['reason']}")
     if not conf.enabled:
         return ctx.skip(f"version {number} is registered; rollout.enabled is false (as in a backfill)")
+    if verdict["approval"] == "needed" and not conf.approved_by:
+        return ctx.skip(f"version {number} is held: a person must approve it (gate.approval), and nobody has")
     version, champion = registry.get(number), registry.champion()
     now = champion.version if champion else None
     if now != number and now != version.reference:
         return ctx.skip(f"version {number} was compared with {version.reference or 'the base model'}, but the champion is {now} by now: turn once more")
-    registry.promote(number, f"run {ctx.run_dir.rsplit('/', 1)[-1]}", verdict["reason"])
+    registry.promote(number, f"run {ctx.run_dir.rsplit('/', 1)[-1]}", verdict["reason"], approved_by=conf.approved_by or None)
+    if conf.approved_by:
+        ctx.say(f"approved by {conf.approved_by}")
     ctx.say(f"version {number} is the champion ({verdict['reason']})")
     if conf.wait_seconds:
         wait_for_serving(ctx, number, conf.wait_seconds)

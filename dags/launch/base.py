@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
@@ -19,16 +20,25 @@ def run_dir(context: Any) -> str:
     return manifest.run_dir(run.dag_id, run.run_id, settings().store)
 
 
-def arguments(context: Any) -> list[str]:
+def rolls_out(context: Any) -> bool:
+    """Whether this run may change what is served: a backfilled night does so only when asked."""
+    wanted = context["params"].get("rollout", "auto")
+    return wanted == "yes" or (wanted == "auto" and "backfill" not in str(context["dag_run"].run_type))
+
+
+def arguments(stage: str, context: Any) -> list[str]:
     """The command line of a stage, after `python -m tasks.<stage>`: the same for every launcher."""
     run, params = context["dag_run"], context["params"]
     end = getattr(run, "data_interval_end", None) or run.run_after
     found = ["--config", params.get("config") or settings().config, "--run-dir", run_dir(context), "--set", f'ingest.interval_end="{end.isoformat()}"']
-    wanted = params.get("rollout", "auto")
-    if wanted == "no" or (wanted == "auto" and "backfill" in str(run.run_type)):
+    if not rolls_out(context):
         found += ["--set", "rollout.enabled=false"]
+    if params.get("approval", "config") != "config":
+        found += ["--set", f"gate.approval={params['approval']}"]
     for assignment in params.get("set") or []:
         found += ["--set", assignment]
+    if stage == "rollout":  # last, so that no param can claim a person's yes
+        found += ["--set", f"rollout.approved_by={json.dumps(context['ti'].xcom_pull(task_ids='approve') or '')}"]
     return found
 
 

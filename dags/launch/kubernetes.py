@@ -104,7 +104,7 @@ class KubernetesStage(KubernetesPodOperator):
     def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
         """The arguments are known when the run is."""
         super().render_template_fields(context, jinja_env)
-        self.arguments = base.arguments(context)
+        self.arguments = base.arguments(self.stage, context)
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run the pod; the manifest, not the pod's phase, says whether it did its work."""

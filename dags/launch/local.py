@@ -36,7 +36,7 @@ class LocalStage(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Start it, pass its lines on, judge its end."""
-        command = [settings().stage_python, "-m", f"tasks.{self.stage}", *base.arguments(context)]
+        command = [settings().stage_python, "-m", f"tasks.{self.stage}", *base.arguments(self.stage, context)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "_AIRFLOW"))}
         environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
         self._process = subprocess.Popen(

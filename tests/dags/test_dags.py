@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskAwaitingInput
 
 from dags.launch import base, sensor
+from dags.launch.approval import PromotionApproval
 from dags.launch.local import GRACE_SECONDS, LocalStage
 from flywheel.settings import REPOSITORY, settings
 
@@ -46,7 +47,7 @@ def context(**params):
     run = SimpleNamespace(
         dag_id="flywheel", run_id="manual__2026-01-01T00:00:00+00:00", run_type="manual", data_interval_end=None, run_after=datetime(2026, 1, 1, tzinfo=UTC)
     )
-    return {"dag_run": run, "params": params}
+    return {"dag_run": run, "params": params, "ti": SimpleNamespace(xcom_pull=lambda task_ids: params.get("person"))}
 
 
 @pytest.mark.parametrize("launcher", ["local", "kubernetes"])
@@ -62,7 +63,7 @@ def test_dag_files_need_nothing_of_ml_and_are_the_same_for_both_launchers(launch
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr[-3000:]
     seconds, ids = done.stdout.strip().splitlines()[-2:]
-    assert ids == "['ingest', 'clean', 'tokenize', 'train', 'evaluate', 'gate', 'register', 'rollout']"
+    assert ids == "['ingest', 'clean', 'tokenize', 'train', 'evaluate', 'gate', 'register', 'approve', 'rollout']"
     print(f"{launcher}: {float(seconds):.2f} CPU-seconds beyond airflow")
     if launcher == "local":
         assert float(seconds) < 2.0  # CPU-seconds, not wall time
@@ -78,14 +79,59 @@ def test_every_dag_can_be_read_and_explains_itself(home):
 
 
 def test_arguments_are_the_contract(home):
-    found = base.arguments(context(set=["train.epochs=2"]))
+    found = base.arguments("train", context(set=["train.epochs=2"]))
     assert found[:4] == ["--config", settings().config, "--run-dir", f"{home}/store/runs/flywheel/manual__2026-01-01T00_00_00_00_00"]
     assert found[-2:] == ["--set", "train.epochs=2"] and 'ingest.interval_end="2026-01-01T00:00:00+00:00"' in found
     night = context()
     night["dag_run"].run_type = "backfill"
-    assert "rollout.enabled=false" in base.arguments(night)
+    assert "rollout.enabled=false" in base.arguments("train", night)
     night["params"]["rollout"] = "yes"
-    assert "rollout.enabled=false" not in base.arguments(night)
+    assert "rollout.enabled=false" not in base.arguments("train", night)
+
+
+def test_only_the_rollout_is_told_who_approved(home):
+    assert base.arguments("rollout", context(person='Ada "the" Quill', set=["rollout.approved_by=me"]))[-1] == 'rollout.approved_by="Ada \\"the\\" Quill"'
+    assert not any("approved_by" in a for a in base.arguments("gate", context(person="Ada")))
+    assert base.arguments("rollout", context(set=["rollout.approved_by=me"]))[-1] == 'rollout.approved_by=""'
+    assert "gate.approval=always" in base.arguments("gate", context(approval="always"))
+
+
+@pytest.fixture
+def asked(home, monkeypatch):
+    """The approval task of a run whose gate and register are done; gives the operator and what it put before people."""
+    from airflow.providers.standard.operators import hitl
+
+    seen = {}
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **detail: seen.update(detail))
+    operator = PromotionApproval(task_id="approve")
+    ti = SimpleNamespace(id="x", xcom_pull=lambda task_ids: None)
+
+    def execute(approval, **params):
+        verdict = home / "store" / "verdict.json"
+        verdict.parent.mkdir(parents=True, exist_ok=True)
+        verdict.write_text(json.dumps({"paragraph": "It is better."}))
+        outputs = {"verdict": {"uri": "verdict.json", "sha256": "0", "bytes": 1}}
+        write_manifest(home, "gate", stage="gate", metrics={"approval": approval}, outputs=outputs)
+        write_manifest(home, "register", stage="register", metrics={"version": 4, "page": "http://127.0.0.1/report"})
+        return operator.execute({**context(**params), "task_instance": ti, "ti": ti})
+
+    return execute, operator, seen
+
+
+def test_nobody_is_asked_when_the_policy_does_not_want_it(asked):
+    execute, _, seen = asked
+    assert execute("not needed") is None and execute("needed", rollout="no") is None and not seen
+
+
+def test_a_person_sees_the_verdict_and_the_report_and_is_recorded(asked):
+    execute, operator, seen = asked
+    with pytest.raises(TaskAwaitingInput):
+        execute("needed")
+    assert seen["subject"] == "Roll out version 4?" and "It is better." in seen["body"] and "http://127.0.0.1/report" in seen["body"]
+    assert seen["defaults"] == ["Reject"]  # no answer in time holds
+    yes = {"chosen_options": ["Approve"], "params_input": {}, "responded_at": datetime.now(UTC), "responded_by_user": {"id": "7", "name": "Ada"}}
+    assert operator.execute_complete({}, yes) == "Ada"
+    assert operator.execute_complete({}, {**yes, "chosen_options": ["Reject"], "responded_by_user": None}) is None
 
 
 def fake_stage(home, monkeypatch, code):
@@ -99,7 +145,7 @@ def fake_stage(home, monkeypatch, code):
     return LocalStage(stage="ingest", task_id="ingest", retries=0)
 
 
-def write_manifest(home, **change):
+def write_manifest(home, name="ingest", **change):
     run = "runs/flywheel/manual__2026-01-01T00_00_00_00_00"
     now = datetime.now(UTC).isoformat()
     body = {
@@ -113,7 +159,7 @@ def write_manifest(home, **change):
         "metrics": {"records": 3},
         **change,
     }
-    path = home / "store" / run / "ingest" / "manifest.json"
+    path = home / "store" / run / name / "manifest.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(body))
 

@@ -29,7 +29,7 @@ def test_pod(stage, monkeypatch):
         dag_id="flywheel", run_id="manual__2026-01-01T00:00:00+00:00", run_type="manual", data_interval_end=None, run_after=datetime(2026, 1, 1, tzinfo=UTC),
         logical_date=None,
     )  # fmt: skip
-    ti = SimpleNamespace(dag_id="flywheel", task_id=stage, run_id=run.run_id, try_number=1, map_index=-1)
+    ti = SimpleNamespace(dag_id="flywheel", task_id=stage, run_id=run.run_id, try_number=1, map_index=-1, xcom_pull=lambda task_ids: None)
     context = {"dag_run": run, "params": {"set": ["train.epochs=2"]}, "ti": ti, "task_instance": ti, "run_id": run.run_id, "dag": dag, "task": operator}
     operator.random_name_suffix = False
     operator.hook = SimpleNamespace(is_in_cluster=True)  # rendering asks for nothing else of a cluster

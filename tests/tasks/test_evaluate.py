@@ -1,0 +1,120 @@
+"""The whole of evaluate on a tiny model: frozen suites, cached scores, corrections that become permanent tests."""
+
+import csv
+import json
+
+import pandas as pd
+import pytest
+
+from flywheel import manifest
+from flywheel.errors import ContractError
+from flywheel.records import Example
+from flywheel.settings import settings
+from tasks import clean, evaluate, gate, ingest, integrity, register, rollout, suites, tokenize, train
+
+UP_TO_TRAIN = (ingest, clean, tokenize, train)
+AFTER = (evaluate, gate, register, rollout)
+
+
+def output(run, stage, name):
+    return manifest.read_for(run, stage).outputs[name].fetch(settings().home / "cache")
+
+
+def report(run):
+    return json.loads(output(run, "evaluate", "report").read_text())
+
+
+def test_the_suites_stay_frozen_and_the_champion_is_scored_once(wheel, home, capsys):
+    first = wheel("one", stages=(*UP_TO_TRAIN, *AFTER))
+    assert json.loads(output(first, "gate", "verdict").read_text())["verdict"] == "promote"
+    frozen = output(first, "evaluate", "suites") / "heldout.jsonl"
+    assert {item.slice for item in suites.from_jsonl(frozen)} == {"even", "odd"}
+    (home / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in json_rows(300, 5)))
+    second = wheel("two", "train.epochs=1", stages=(*UP_TO_TRAIN, evaluate, gate))
+    assert (output(second, "evaluate", "suites") / "heldout.jsonl").read_bytes() == frozen.read_bytes()
+    assert report(second)["champion"] == 1
+    scores = pd.read_parquet(output(second, "evaluate", "scores"))
+    before = pd.read_parquet(output(first, "evaluate", "scores"))
+    loss = before[before["model"] == "challenger"].set_index("id")["loss"]
+    pd.testing.assert_series_equal(scores[scores["model"] == "champion"].set_index("id")["loss"], loss)
+    page = output(second, "gate", "page").read_text()
+    assert "<svg" in page and "slice.heldout/even" in page and "version 1" in page
+
+
+def json_rows(count, seed):
+    from tests.tasks.conftest import rows
+
+    return rows(count, seed)
+
+
+def test_the_users_suites_are_asked_and_their_answers_written(wheel, home):
+    (home / "prompts.csv").write_text('prompt,slice\n"What, if any?",a\nWhy?,b\n')
+    (home / "mine.jsonl").write_text('{"prompt": "Next after 5?", "reference": "It is 6.", "label": true}\n{"prompt": "Say x", "forbidden": ["zzz"]}\n')
+    named = [{"name": "production", "role": "production", "path": f"{home}/prompts.csv"}, {"name": "mine", "role": "safety", "path": f"{home}/mine.jsonl"}]
+    run = wheel("one", f"evaluate.suites={json.dumps(named)}")
+    with open(output(run, "evaluate", "answers")) as file:
+        answers = [row for row in csv.DictReader(file) if row["suite"] != "heldout"]
+    assert [(a["suite"], a["prompt"]) for a in answers] == [
+        ("production", "What, if any?"), ("production", "Why?"), ("mine", "Next after 5?"), ("mine", "Say x"),
+    ]  # fmt: skip
+    assert "accuracy" in report(run)["models"]["challenger"]["mine"]
+    (home / "mine.jsonl").write_text("")
+    with pytest.raises(ContractError, match=r"mine.jsonl: the suite is empty"):
+        wheel("two", f"evaluate.suites={json.dumps(named)}")
+
+
+def test_a_cut_adapter_is_named_and_never_scored(wheel, home):
+    run = wheel("one", stages=UP_TO_TRAIN)
+    done = manifest.read_for(run, "train")
+    adapter = done.outputs["adapter"].fetch(home)
+    weights = adapter / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ContractError, match=r"adapter_model\.safetensors"):
+        wheel("one", stages=(evaluate,))  # its manifest knows better
+    done.outputs["adapter"] = manifest.describe(adapter, done.outputs["adapter"].uri)
+    manifest.write(done, run)
+    wheel("one", stages=(evaluate, gate))
+    verdict = json.loads(output(run, "gate", "verdict").read_text())
+    assert verdict["verdict"] == "refuse" and "integrity: adapter_model.safetensors cannot be read" in verdict["reason"]
+
+
+def test_adapters_with_missing_foreign_or_broken_tensors(wheel, home, tiny_model):
+    from safetensors.torch import load_file, save_file
+
+    run = wheel("one", stages=UP_TO_TRAIN)
+    adapter = manifest.read_for(run, "train").outputs["adapter"].fetch(home)
+    weights = adapter / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    name = sorted(tensors)[3]
+    assert integrity.adapter_problem(adapter, tiny_model) == ""
+    for change, sentence in (
+        ({name: None}, f"lacks {name}"),
+        ({name: tensors[name] * float("nan")}, "NaN"),
+        ({name: tensors[name][:1].clone()}, "shape"),
+    ):
+        save_file({k: v for k, v in {**tensors, **change}.items() if v is not None}, weights)
+        assert sentence in integrity.adapter_problem(adapter, tiny_model)
+    weights.unlink()
+    assert "missing" in integrity.adapter_problem(adapter, tiny_model)
+
+
+def test_leaks_are_seen_through_ids_questions_and_wording():
+    def record(number, question, answer):
+        return Example(id=number, instruction=question, output=answer, group=number, source="s", licence="l", consent="c")
+
+    item = suites.Item(id="s1", instruction="What does open do?", output="It opens the file at a path and returns a stream that can be read.")
+    records = [record("r1", "what does OPEN do", "Nothing."), record("r2", f"{item.instruction} Tell!", item.output), record("r3", "Who are you?", "A model.")]
+    assert integrity.contaminated([item], {"s1"}, []) == ["s1"]
+    assert integrity.contaminated([item], {"r1"}, records) == ["s1"] and integrity.contaminated([item], {"r2"}, records) == ["s1"]
+    assert integrity.contaminated([item], {"r3"}, records) == [] and integrity.contaminated([item], set(), records) == []
+
+
+def test_what_a_turn_fixes_is_asked_for_ever():
+    items = [suites.Item(id=name, instruction="q", output="a") for name in "abc"]
+    table = pd.DataFrame(
+        [("corrections", i, m, r) for i, (old, new) in zip("abc", [(0.1, 0.9), (0.1, 0.6), (0.8, 0.9)], strict=True) for m, r in (("champion", old), ("challenger", new))],
+        columns=["suite", "id", "model", "rouge_l"],
+    )
+    assert [item.id for item in evaluate.newly_fixed(table, items)] == ["a"]
+    assert evaluate.newly_fixed(table[table["suite"] == "none"], items) == []
