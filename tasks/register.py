@@ -87,7 +87,9 @@ def publish(ctx: stage.Context, version: Version, package: Path, report: dict[st
         if not client.search_registered_models(f"name='{name}'"):
             client.create_registered_model(name, description="Versions of this flywheel; the alias champion is what is served.")
         tags = {TAG: version.model_dump_json(exclude={"version"}), "verdict": version.verdict}
-        created = client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, description=version.reason, await_creation_for=0, model_id=model_id)
+        created = client.create_model_version(
+            name, f"models:/{model_id}", run_id, tags=tags, description=version.reason, await_creation_for=0, model_id=model_id
+        )
         client.set_terminated(run_id)
         done = int(created.version)
     if version.verdict != "refuse" and done > (registry.alias("challenger") or 0):

@@ -27,8 +27,8 @@ extends: {flywheel}
 ingest: {{limit: 420, heldout: 0.1}}
 train: {{max_examples: 96}}
 evaluate:
-  examples: 100
-  generate: 24
+  examples: 80
+  generate: 20
   max_new_tokens: 24
   embedder: ""
   suites:
@@ -72,7 +72,7 @@ def cut_off(adapter: Path) -> None:
 FRESH = ("train.start=base", "train.replay=0")
 BAD = {
     "shuffled answers": Plant({"margin.log_loss"}, rows=shuffled),
-    "over-trained": Plant({"margin.log_loss"}, ("train.max_examples=24", "train.epochs=25", "train.learning_rate=0.003", "train.replay=0")),
+    "over-trained": Plant({"margin.log_loss"}, ("train.max_examples=24", "train.epochs=12", "train.learning_rate=0.003", "train.replay=0")),
     "truncated adapter": Plant({"integrity"}, after_training=cut_off),
     "wrong template": Plant({"parity"}, tokenized=("model.prompt=instruction",)),
     "memorised canaries": Plant({"safety"}, ("clean.near_duplicates=1", "train.epochs=6", *FRESH), rows=canaries),
@@ -141,7 +141,7 @@ def test_ten_bad_challengers_are_refused_and_three_good_ones_promoted(wheel):
         path = manifest.read_for(champion["run"], "clean").outputs[output].fetch(settings().home / "cache")
         return [Example.model_validate_json(line) for line in path.read_text().splitlines()]
 
-    records, heldout = examples("train"), examples("heldout")[:100]
+    records, heldout = examples("train"), examples("heldout")
     wrong = []
     print()
     for name, plant in {**BAD, **GOOD}.items():

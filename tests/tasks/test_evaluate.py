@@ -103,8 +103,12 @@ def test_leaks_are_seen_through_ids_questions_and_wording():
     def record(number, question, answer):
         return Example(id=number, instruction=question, output=answer, group=number, source="s", licence="l", consent="c")
 
-    item = suites.Item(id="s1", instruction="What does open do?", output="It opens the file at a path and returns a stream that can be read.")
-    records = [record("r1", "what does OPEN do", "Nothing."), record("r2", f"{item.instruction} Tell!", item.output), record("r3", "Who are you?", "A model.")]
+    item = suites.Item(
+        id="s1",
+        instruction="What does open do?",
+        output="It opens the file at a path and returns a stream, from which text can be read line by line until the file ends.",
+    )
+    records = [record("r1", "what does OPEN do", "Nothing."), record("r2", f"Well, {item.instruction}", item.output), record("r3", "Who are you?", "A model.")]
     assert integrity.contaminated([item], {"s1"}, []) == ["s1"]
     assert integrity.contaminated([item], {"r1"}, records) == ["s1"] and integrity.contaminated([item], {"r2"}, records) == ["s1"]
     assert integrity.contaminated([item], {"r3"}, records) == [] and integrity.contaminated([item], set(), records) == []
@@ -113,7 +117,11 @@ def test_leaks_are_seen_through_ids_questions_and_wording():
 def test_what_a_turn_fixes_is_asked_for_ever():
     items = [suites.Item(id=name, instruction="q", output="a") for name in "abc"]
     table = pd.DataFrame(
-        [("corrections", i, m, r) for i, (old, new) in zip("abc", [(0.1, 0.9), (0.1, 0.6), (0.8, 0.9)], strict=True) for m, r in (("champion", old), ("challenger", new))],
+        [
+            ("corrections", i, m, r)
+            for i, (old, new) in zip("abc", [(0.1, 0.9), (0.1, 0.6), (0.8, 0.9)], strict=True)
+            for m, r in (("champion", old), ("challenger", new))
+        ],
         columns=["suite", "id", "model", "rouge_l"],
     )
     assert [item.id for item in evaluate.newly_fixed(table, items)] == ["a"]
