@@ -13,9 +13,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -30,11 +30,24 @@ PROMPTS, EXAMPLES, NEW_TOKENS, BATCH = 500, 1000, 64, 16
 GENERATE_GOAL, LOSS_GOAL, EQUAL = 5.0, 4.0, 1e-4
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What it returns, and its CPU-seconds."""
-    began = time.process_time()
-    found = work()
-    return found, time.process_time() - began
+class Clock:
+    """CPU-seconds and pieces of work, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.pieces: dict[str, int] = {}
+
+    @contextmanager
+    def count(self, name: str, pieces: int) -> Iterator[None]:
+        """Add what the block takes."""
+        began = time.process_time()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - began
+        self.pieces[name] = self.pieces.get(name, 0) + pieces
+
+    def each(self, name: str) -> float:
+        """CPU-seconds a piece."""
+        return self.seconds[name] / self.pieces[name]
 
 
 def challenger(base: Path, folder: Path) -> Path:
@@ -61,8 +74,7 @@ def main() -> int:
     every = (1, 1) if os.environ.get("PEER") == "all" else (25, 10)
     base = base_model.local_folder(base_model.BUILT_IN, settings().home / "cache")
     rows = [found[2] for found in sources.docs() if not isinstance(found, sources.Rejected)][:EXAMPLES]
-    seconds = {key: 0.0 for key in ("answers", "answers peer", "losses", "losses peer")}
-    counts = {key: 0 for key in seconds}
+    clock = Clock()
     same = 0
     apart = 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -77,38 +89,33 @@ def main() -> int:
                 answers: dict[int, str] = {}
                 for first in range(0, len(block), BATCH):
                     chosen = block[first : first + BATCH]
-                    drawn, spent = timed(lambda chosen=chosen: generate(loaded, [encoded[i] for i in chosen], Decoding(NEW_TOKENS)))
+                    with clock.count("answers", len(chosen)):
+                        drawn = generate(loaded, [encoded[i] for i in chosen], Decoding(NEW_TOKENS))
                     answers |= {i: loaded.tokenizer.decode(one.ids, skip_special_tokens=True) for i, one in zip(chosen, drawn, strict=True)}
-                    seconds["answers"] += spent
-                counts["answers"] += len(block)
                 for i in block[:: every[0]]:
                     options = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "return_full_text": False, "add_special_tokens": False}
-                    reply, spent = timed(lambda i=i, options=options: one_at_a_time(texts[i], **options))
-                    seconds["answers peer"] += spent
-                    counts["answers peer"] += 1
+                    with clock.count("answers peer", 1):
+                        reply = one_at_a_time(texts[i], **options)
                     same += reply[0]["generated_text"] == answers[i]
                 print(f"{name}: {start + len(block)} of {PROMPTS} prompts answered", flush=True)
-            scored, spent = timed(lambda: score_answers(loaded, examples, BATCH))
-            seconds["losses"] += spent
-            counts["losses"] += len(examples)
-            chosen = range(0, EXAMPLES, every[1])
-            peers, spent = timed(lambda: [plain_loss(loaded, *examples[i]) for i in chosen])
-            seconds["losses peer"] += spent
-            counts["losses peer"] += len(peers)
+            with clock.count("losses", len(examples)):
+                scored = score_answers(loaded, examples, BATCH)
+            chosen = list(range(0, EXAMPLES, every[1]))
+            with clock.count("losses peer", len(chosen)):
+                peers = [plain_loss(loaded, *examples[i]) for i in chosen]
             tokens = sum(scored[i].tokens for i in chosen)
             ours, theirs = (math.exp(total / tokens) for total in (sum(scored[i].loss for i in chosen), sum(peers)))
             apart = max(apart, abs(ours - theirs) / theirs)
             print(f"{name}: perplexity {ours:.6f}, the plain loop's {theirs:.6f}", flush=True)
-    each = {key: seconds[key] / counts[key] for key in seconds}
-    ratios = {"answers": round(each["answers peer"] / each["answers"], 2), "losses": round(each["losses peer"] / each["losses"], 2)}
-    print(f"the same answers: {same} of {counts['answers peer']}", flush=True)
-    met = ratios["answers"] >= GENERATE_GOAL and ratios["losses"] >= LOSS_GOAL and apart <= EQUAL and same == counts["answers peer"]
+    ratios = {name: round(clock.each(f"{name} peer") / clock.each(name), 2) for name in ("answers", "losses")}
+    print(f"the same answers: {same} of {clock.pieces['answers peer']}", flush=True)
+    met = ratios["answers"] >= GENERATE_GOAL and ratios["losses"] >= LOSS_GOAL and apart <= EQUAL and same == clock.pieces["answers peer"]
     result = {
         "name": "evaluate",
-        "ours": {"cpu_seconds_an_answer": round(each["answers"], 3), "cpu_seconds_a_loss": round(each["losses"], 3)},
-        "peers": {"pipeline": round(each["answers peer"], 3), "plain loop": round(each["losses peer"], 3)},
+        "ours": {"cpu_seconds_an_answer": round(clock.each("answers"), 3), "cpu_seconds_a_loss": round(clock.each("losses"), 3)},
+        "peers": {"pipeline": round(clock.each("answers peer"), 3), "plain loop": round(clock.each("losses peer"), 3)},
         "ratios": ratios,
-        "same_answers": f"{same} of {counts['answers peer']}",
+        "same_answers": f"{same} of {clock.pieces['answers peer']}",
         "perplexity_apart": apart,
         "goal": f"answers >= {GENERATE_GOAL:g}, losses >= {LOSS_GOAL:g}, perplexity within {EQUAL:g}, every answer the same",
         "met": met,

@@ -82,6 +82,11 @@ class Cost(BaseModel):
     money: float = 0.0
     currency: str = "USD"
 
+    def plus(self, other: Cost) -> Cost:
+        """The sum, in this one's currency."""
+        totals = {key: round(getattr(self, key) + getattr(other, key), 6) for key in ("cpu_seconds", "gpu_seconds", "wall_seconds", "money")}
+        return Cost(**totals, currency=self.currency)
+
 
 class Manifest(BaseModel):
     """What one stage of one run did."""

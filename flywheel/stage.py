@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from flywheel import code, config, manifest, store
+from flywheel import code, config, manifest, spend, store
 from flywheel.errors import ContractError, FlywheelError, Preempted, TransientError, from_os_error
 from flywheel.manifest import Artifact, Cost, Manifest
 from flywheel.settings import settings
@@ -59,6 +59,8 @@ class Context:
     skipped: str = ""
     stop_requested: bool = False
     finish_on_sigterm: bool = False
+    started: float = field(default_factory=time.time)
+    cpu_before: float = field(default_factory=lambda: _cpu_seconds())
     _folder: Path = Path()
     _last_progress: float = field(default_factory=time.monotonic)
 
@@ -144,9 +146,10 @@ def _cached(stage: Stage, key: str) -> tuple[str, Manifest] | None:
     return (uri, found) if complete else None
 
 
-def _cost(started: float, before: float) -> Cost:
-    cpu = _cpu_seconds() - before
-    wall = time.time() - started
+def cost(ctx: Context) -> Cost:
+    """What this attempt has used so far."""
+    cpu = _cpu_seconds() - ctx.cpu_before
+    wall = time.time() - ctx.started
     torch = sys.modules.get("torch")
     gpus = torch.cuda.device_count() if torch is not None and torch.cuda.is_initialized() else 0
     prices = settings()
@@ -180,7 +183,7 @@ def _open_attempt(ctx: Context) -> None:
 
 def execute(stage: Stage, conf: config.Config, run_dir: str) -> Manifest:
     """Run one stage of one run and return its manifest. Raises FlywheelError."""
-    started, before, start_time = time.time(), _cpu_seconds(), datetime.now(UTC)
+    start_time = datetime.now(UTC)
     run_dir = str(store.local_path(run_dir)) if store.is_local(run_dir) else run_dir.rstrip("/")
     ctx = Context(stage, conf, run_dir)
     log.info("%s · run %s", stage.name, run_dir.rsplit("/", 1)[-1])
@@ -197,12 +200,15 @@ def execute(stage: Stage, conf: config.Config, run_dir: str) -> Manifest:
     else:
         cached_from = ""
         _open_attempt(ctx)
-        with _on_sigterm(ctx):
-            stage.run(ctx)
+        try:
+            with _on_sigterm(ctx):
+                stage.run(ctx)
+        finally:
+            spend.record(stage.name, cost(ctx))
     result = Manifest(
         stage=stage.name, run_dir=store.relative(run_dir), attempt=ctx.attempt, cache_key=ctx.cache_key,
         outcome="skipped" if ctx.skipped else "done", reason=ctx.skipped, inputs=ctx.inputs, outputs=ctx.outputs,
-        params=_params(stage, conf), metrics=ctx.metrics, cost=_cost(started, before), code_digest=code.digest(f"tasks.{stage.name}"),
+        params=_params(stage, conf), metrics=ctx.metrics, cost=cost(ctx), code_digest=code.digest(f"tasks.{stage.name}"),
         image=settings().image, started=start_time, ended=datetime.now(UTC), cached_from=cached_from,
     )  # fmt: skip
     written = manifest.write(result, run_dir)
@@ -217,13 +223,13 @@ def _close(result: Manifest) -> None:
         log.info("skipped: %s", result.reason)
     for name, value in result.metrics.items():
         log.info("  %s = %s", name, f"{value:.4g}" if isinstance(value, float) else value)
-    cost = result.cost
+    spent = result.cost
     log.info(
         "done in %.1f s (%.1f CPU-seconds, %.4f %s); manifest %s/%s",
-        cost.wall_seconds,
-        cost.cpu_seconds,
-        cost.money,
-        cost.currency,
+        spent.wall_seconds,
+        spent.cpu_seconds,
+        spent.money,
+        spent.currency,
         result.run_dir,
         result.stage,
     )

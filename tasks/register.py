@@ -31,9 +31,10 @@ STAGES = ("ingest", "clean", "tokenize", "train", "evaluate", "gate")
 
 def cost(ctx: stage.Context) -> Cost:
     """Of every stage up to here; work that was found done already cost nothing again."""
-    spent = [ctx.upstream(name).cost for name in STAGES]
-    totals = {key: round(sum(getattr(c, key) for c in spent), 4) for key in ("cpu_seconds", "gpu_seconds", "wall_seconds", "money")}
-    return Cost(**totals, currency=settings().currency)
+    total = Cost(currency=settings().currency)
+    for name in STAGES:
+        total = total.plus(ctx.upstream(name).cost)
+    return total
 
 
 def describe(ctx: stage.Context, report: dict[str, Any]) -> Version:

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flywheel import base_model, registry, stage, store
+from flywheel import base_model, registry, spend, stage, store
 from flywheel.config import Train
 from flywheel.errors import ContractError, DataError, Preempted
 from flywheel.manifest import Artifact
+from tasks import worth
 
 GROUP = 50  # batches sorted by length together: little padding, and still mixed
 
@@ -181,6 +182,7 @@ def fit(ctx: stage.Context, model: Any, device: Any, batches: list[list[Row]], p
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=conf.learning_rate, weight_decay=0.0, fused=True)
     checkpoint = Checkpoint(ctx)
+    before = spend.this_week()
     first, losses = checkpoint.load(model, optimizer)
     if first:
         ctx.say(f"going on from the checkpoint at step {first} of {len(batches)}")
@@ -214,6 +216,8 @@ def fit(ctx: stage.Context, model: Any, device: Any, batches: list[list[Row]], p
             )
             if time.monotonic() - checkpoint.saved >= conf.checkpoint_seconds:
                 checkpoint.save(done, model, optimizer, losses)
+                if reason := worth.budget_spent(before.plus(stage.cost(ctx)), conf):
+                    raise DataError(f"stopped at step {done} of {len(batches)}: {reason}", where="train", mend="Raise the budget: a retry goes on from here.")
     except Preempted:
         ctx.finish_on_sigterm = True
         checkpoint.save(done, model, optimizer, losses)
@@ -253,6 +257,12 @@ def run(ctx: stage.Context) -> None:
     chosen = choose(rows, learned, conf, seed)
     new = sum(r.id not in learned for r in chosen)
     batches = plan(chosen, conf, seed)
+    reason = worth.budget_spent(spend.this_week(), conf)
+    if parent and not reason:
+        fresh = [r.ids for r in rows if r.id not in learned]
+        reason = worth.too_little(fresh, [r.ids for r in rows if r.id in learned], conf)
+    if reason:
+        return ctx.skip(reason)
     start = f"version {parent}" if parent else f"the base model {ctx.config.model.base}"
     ctx.say(f"{conf.method} from {start}: {new} new and {len(chosen) - new} earlier examples, {len(batches)} steps of {conf.batch_size}")
     model, device = build(ctx, registry.fetch(registry.get(parent), ctx.cache) if parent else None)
@@ -268,6 +278,7 @@ def run(ctx: stage.Context) -> None:
     tail = losses[-max(1, len(losses) // 5) :]
     ctx.metrics |= {"steps": len(losses), "new_examples": new, "replayed": len(chosen) - new, "tokens": sum(int(x["tokens"]) for x in losses)}
     ctx.metrics["final_loss"] = sum(x["loss"] for x in tail) / len(tail)
+    return None
 
 
 STAGE = stage.Stage("train", run, needs=("tokenize",), extra=extra)
