@@ -61,12 +61,12 @@ turn: install ## One turn now, on your config
 
 .PHONY: test
 test: install ## Every test that needs no Docker, cluster or GPU
-	$(ML) -m pytest tests --ignore tests/dags --ignore tests/slow
+	$(ML) -m pytest tests --ignore tests/dags
 	$(AIRFLOW) -m pytest tests/dags
 
 .PHONY: test-slow
 test-slow: install ## Planted bad challengers and 30 backfilled nights: half an hour
-	$(ML) -m pytest -s tests/slow
+	$(ML) -m pytest -s -m slow tests/tasks
 
 .PHONY: bench
 bench: install ## Measure beside a peer; the last line is JSON [NAME=dag_import]

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
@@ -13,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flywheel.errors import DataError, FlywheelError, from_os_error
+from flywheel.errors import ContractError, DataError, FlywheelError, from_os_error
 from flywheel.settings import settings
 
 app = typer.Typer(
@@ -118,7 +119,7 @@ def versions() -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("version", "alias", "verdict", "parent", "registered", "reason"):
         table.add_column(column)
-    aliases = {registry.alias(name): name for name in ("previous", "champion")}
+    aliases = {registry.alias(name): name for name in ("challenger", "previous", "champion")}
     for v in registry.versions():
         table.add_row(str(v.version), aliases.get(v.version, ""), v.verdict, str(v.parent or "base"), v.created, v.reason)
     console.print(table)
@@ -134,6 +135,22 @@ def rollback(
 
     target = registry.rollback(os.environ.get("USER", "operator"), reason, to)
     console.print(f"version {target} is the champion now; serving follows within seconds")
+
+
+@command
+def export(
+    version: Annotated[int, typer.Argument(help="as `flywheel versions` lists it")],
+    folder: Annotated[Path, typer.Argument(help="a new folder")],
+    to: Annotated[str, typer.Option(help="hub: the Hugging Face Hub's layout; sagemaker: an archive and a model package request")] = "hub",
+) -> None:
+    """Write a version in another registry's form."""
+    from flywheel import export as exports
+    from flywheel import registry
+
+    if to not in ("hub", "sagemaker"):
+        raise ContractError(f"--to {to} is not known", mend="Use hub or sagemaker.")
+    exports.export(registry.get(version), "hub" if to == "hub" else "sagemaker", folder)
+    console.print(f"version {version} is in {folder}", soft_wrap=True)
 
 
 @command

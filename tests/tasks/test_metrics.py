@@ -140,3 +140,16 @@ def test_perplexity_equals_a_plain_loops_and_padding_changes_nothing(tiny_model)
         assert sum(n for s in found for n, _, _ in s.bins) == tokens
     prompts = [ids[:prompt] for ids, prompt in examples[:20]]
     assert generate(loaded, prompts, Decoding(12)) == [generate(loaded, [p], Decoding(12))[0] for p in prompts]
+
+
+def test_evaluate_loads_them_without_a_hub(pairs, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import evaluate
+
+    from flywheel.settings import REPOSITORY
+
+    module = evaluate.load(str(REPOSITORY / "tasks" / "metrics_module"), cache_dir=str(tmp_path))
+    answers, references = zip(*pairs[:50], strict=True)
+    found = module.compute(predictions=list(answers), references=list(references))
+    assert found["rouge_l"] == pytest.approx(sum(metrics.of_answer(a, r)["rouge_l"] for a, r in pairs[:50]) / 50)
+    assert found["corpus_bleu"] == pytest.approx(sacrebleu.corpus_bleu(list(answers), [list(references)]).score)

@@ -1,14 +1,16 @@
 """Registering on a real MLflow: once, whatever is killed and however many try at the same time."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 
 import pytest
 
-from flywheel import ledger, manifest, registry
+from flywheel import export, ledger, manifest, registry
 from flywheel.errors import ContractError
 from flywheel.settings import REPOSITORY, settings
 from tasks import register, rollout
@@ -65,6 +67,28 @@ def test_what_is_registered_says_where_it_comes_from(environment, home):
     assert {f.path for f in client.list_artifacts(registered.run_id, "report")} >= {"report/report.html", "report/answers.csv", "report/verdict.json"}
     assert manifest.read_for(run, "register").metrics["page"].endswith("report/report.html")
     assert ledger.list_events(1)[0]["detail"]["version"] == version.version
+
+
+def test_exports_are_what_others_load(environment, home, tmp_path, tiny_model):
+    import boto3
+    from botocore.validate import ParamValidator
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    environment("one")
+    environment("one", stages=(register,))
+    version = registry.get(1)
+    hub = export.export(version, "hub", tmp_path / "hub")
+    assert (hub / "README.md").read_text().startswith("---\nbase_model:")
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(str(tiny_model)), str(hub))
+    bag = export.export(version, "sagemaker", tmp_path / "sagemaker")
+    with tarfile.open(bag / "model.tar.gz") as archive:
+        assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= set(archive.getnames())
+    request = json.loads((bag / "model_package.json").read_text())
+    shape = boto3.client("sagemaker", region_name="eu-west-1").meta.service_model.operation_model("CreateModelPackage").input_shape
+    assert not ParamValidator().validate(request, shape).has_errors() and request["ModelApprovalStatus"] == "Approved"
+    with pytest.raises(ContractError, match="not empty"):
+        export.export(version, "hub", tmp_path / "hub")
 
 
 def test_a_promotion_that_needs_a_person_waits_for_one(environment):
