@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from flywheel import ledger, signing
 from flywheel.errors import ContractError, TransientError
@@ -116,7 +116,19 @@ def versions() -> list[Version]:
         if not token:
             break
     tagged = [(int(v["version"]), tag["value"]) for v in found for tag in v.get("tags", []) if tag["key"] == TAG]
-    return [Version.model_validate_json(value).model_copy(update={"version": number}) for number, value in sorted(tagged, reverse=True)]
+    return [_parsed(number, value) for number, value in sorted(tagged, reverse=True)]
+
+
+def _parsed(number: int, value: str) -> Version:
+    try:
+        return Version.model_validate_json(value).model_copy(update={"version": number})
+    except ValidationError as error:
+        field = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ContractError(
+            f"its tag `{TAG}` cannot be read (`{field}`): another version of the code wrote it, or it was changed by hand",
+            where=f"{settings().model_name} version {number}",
+            mend="Delete that version in MLflow, or restore its tag.",
+        ) from error
 
 
 def get(version: int) -> Version:

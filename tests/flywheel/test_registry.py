@@ -136,6 +136,13 @@ def test_signatures(home, tmp_path, monkeypatch, register):
         registry.fetch(signed, tmp_path / "cache")
 
 
+def test_a_tag_that_cannot_be_read_names_its_version(register):
+    number = register("one", "d1")
+    registry.client().set_model_version_tag(settings().model_name, str(number), TAG, '{"base": "b"}')
+    with pytest.raises(ContractError, match=r"version 1: its tag `flywheel` cannot be read \(`prompt`\)"):
+        registry.versions()
+
+
 def test_a_dead_registry_is_transient(home, monkeypatch):
     monkeypatch.setenv("FLYWHEEL_MLFLOW_URL", "http://127.0.0.1:1")
     settings.cache_clear()
