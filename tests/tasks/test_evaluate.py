@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from flywheel import manifest
-from flywheel.errors import ContractError
+from flywheel.errors import ContractError, DataError
 from flywheel.records import Example
 from flywheel.settings import settings
-from tasks import clean, evaluate, gate, ingest, integrity, register, rollout, suites, tokenize, train
+from tasks import clean, evaluate, gate, ingest, integrity, register, rollout, scoring, suites, tokenize, train
 
 UP_TO_TRAIN = (ingest, clean, tokenize, train)
 AFTER = (evaluate, gate, register, rollout)
@@ -126,3 +126,33 @@ def test_what_a_turn_fixes_is_asked_for_ever():
     )
     assert [item.id for item in evaluate.newly_fixed(table, items)] == ["a"]
     assert evaluate.newly_fixed(table[table["suite"] == "none"], items) == []
+
+
+def test_a_silent_judge_decides_nothing(wheel, home):
+    (home / "labels.jsonl").write_text('{"prompt": "q", "answer": "a", "rating": 5}\n')
+    judge = {"url": "http://127.0.0.1:1", "model": "m", "labels": f"{home}/labels.jsonl"}
+    run = wheel("one", f"evaluate.judge={json.dumps(judge)}", "gate.primary=judge")
+    verdict = json.loads(output(run, "gate", "verdict").read_text())
+    assert verdict["verdict"] == "hold" and "no example has a score for judge's rating" in verdict["reason"]
+    assert "a usable rating to 0 of 1" in report(run)["judge"]["text"]
+
+
+def test_too_few_held_out_records_are_a_sentence(wheel, home):
+    few = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(40)]
+    (home / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in few))
+    with pytest.raises(DataError, match=r"\d held-out records, too few to judge on"):
+        wheel("one", "ingest.heldout=0.03")
+
+
+def test_losses_that_are_no_numbers_are_a_sentence(wheel, monkeypatch):
+    score = scoring.score
+
+    def broken(ctx, name, loaded, items, answered):
+        rows = score(ctx, name, loaded, items, answered)
+        if name.startswith("challenger"):
+            rows[0]["loss"] = float("nan")
+        return rows
+
+    monkeypatch.setattr(scoring, "score", broken)
+    with pytest.raises(DataError, match="1 examples have no finite log_loss"):
+        wheel("one")
