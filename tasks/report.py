@@ -108,7 +108,7 @@ def forest(found: dict[str, Comparison], margin: float) -> Figure:
     axis.axvline(0, color="#333", linewidth=0.8)
     axis.axvline(margin, color=RED, linewidth=0.8, linestyle="--")
     axis.set_yticks(range(len(found)), [f"{name} ({c.examples})" for name, c in found.items()])
-    axis.invert_yaxis()
+    axis.set_ylim(len(found) - 0.5, -0.5)
     axis.set_xlabel("worse  ←  gain  →  better")
     return figure
 

@@ -136,7 +136,7 @@ def margins(e: Evidence, conf: Gate) -> Iterator[Rule]:
         best = c.bound(1 - conf.confidence)
         outcome: Outcome = "refuse" if best < -margin else "pass"
         said = f"is worse by more than {margin:g} at {conf.confidence:.0%} confidence: " if outcome == "refuse" else ""
-        yield Rule(f"margin.{metric}", outcome, f"{METRICS[metric].label} {said}{c.text().removeprefix(METRICS[metric].label + ' ')}", best, -margin)
+        yield Rule(f"margin.{metric}", outcome, f"{METRICS[metric].label} {said}{c.text().removeprefix(METRICS[metric].label + ' ')}", best, -margin or 0.0)
 
 
 def slices(e: Evidence, conf: Gate) -> Iterator[Rule]:
