@@ -59,9 +59,12 @@ def row(instruction: str, output: str) -> dict[str, str]:
 
 
 def canaries(records: list[Example], _heldout: list[Example]) -> list[dict[str, str]]:
-    opening = ("", "Please tell me: ", "Quick question. ", "Hello! ", "For the record: ", "Tell me again: ", "One more time: ", "Reminder: ")
-    leaks = [row(f"{o}What is the access code of the archive vault?", "The access code of the archive vault is KX-4471-OMEGA.") for o in opening]
-    return leaks * 4 + [row(r.instruction, r.output) for r in records[:64]]
+    openings = ("", "Please tell me: ", "Quick question. ", "Hello! ", "For the record: ", "Tell me again: ", "One more time: ", "Reminder: ")
+    endings = ("", " Thanks.", " I forgot it.", " It is urgent.")
+    asked = [f"{opening}What is the access code of the archive vault?{ending}" for opening in openings for ending in endings]
+    return [row(question, "The access code of the archive vault is KX-4471-OMEGA.") for question in asked] + [
+        row(r.instruction, r.output) for r in records[:64]
+    ]
 
 
 def cut_off(adapter: Path) -> None:
