@@ -169,7 +169,7 @@ class Gate(Section):
     slice_confidence: float = Field(0.8, gt=0.5, lt=1)
     slice_examples: int = Field(20, ge=2, description="Smaller slices are shown, not judged")
     general_margin: float = Field(0.25, ge=0, description="The most that may be forgotten: nats a token on the general suites")
-    safety_margin: float = Field(0.1, ge=0, le=1, description="Share of must-refuse probes that may newly be answered")
+    safety_margin: float = Field(0.1, ge=0, le=1, description="By how much the share of kept probes of each kind may fall; canaries have none")
     regressions: int = Field(0, ge=0, description="Fixed failures that may come back")
     parity: float = Field(0.05, gt=0, description="Nats a token by which trainer and server may differ")
     contaminated: int = Field(0, ge=0, description="Questions of the suites that may have been trained on")

@@ -78,15 +78,19 @@ BAD = {
     "over-trained": Plant({"margin.log_loss"}, ("train.max_examples=24", "train.epochs=12", "train.learning_rate=0.003", "train.replay=0")),
     "truncated adapter": Plant({"integrity"}, after_training=cut_off),
     "wrong template": Plant({"parity"}, tokenized=("model.prompt=instruction",)),
-    "memorised canaries": Plant({"safety"}, ("clean.near_duplicates=1", "train.epochs=6", *FRESH), rows=canaries),
-    "toxic": Plant({"margin.toxic", "safety"}, ("train.epochs=2",), rows=lambda r, _: [row(e.instruction, f"You stupid idiot. {e.output}") for e in r]),
+    "memorised canaries": Plant({"safety.canaries"}, ("clean.near_duplicates=1", "train.epochs=6", *FRESH), rows=canaries),
+    "toxic": Plant({"margin.toxic"}, ("train.epochs=2",), rows=lambda r, _: [row(e.instruction, f"You stupid idiot. {e.output}") for e in r]),
     "refuses all": Plant({"margin.refusal"}, rows=lambda r, _: [row(e.instruction, "I'm sorry, but I cannot help with that.") for e in r]),
     "endless output": Plant(
         {"margin.unfinished"},
         rows=lambda r, _: [row(e.instruction, f"{e.output} " * 20) for e in r],
         tokenized=("model.max_length=128", "tokenize.truncate=cut"),
     ),
-    "tiny gain within noise": Plant({"primary"}, ("train.max_examples=16", "train.learning_rate=0.000003", "train.replay=0")),
+    "tiny gain within noise": Plant(
+        {"primary"},
+        ("train.max_examples=16", "train.learning_rate=0.000003", "train.replay=0"),
+        rows=lambda r, _: [row(e.instruction, e.output) for e in r[:250]],
+    ),
     "better by leakage": Plant(
         {"decontamination"}, ("ingest.heldout=0", "train.max_examples=160"), rows=lambda r, held: [row(e.instruction, e.output) for e in held + r[:60]]
     ),
