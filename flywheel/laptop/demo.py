@@ -117,7 +117,7 @@ def turn(run_id: str) -> str:
     """Follow a run of the flywheel to its end, showing each stage; returns the run's folder."""
     api = AirflowApi()
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as bar:
-        line = bar.add_task(run_id, total=8)
+        line = bar.add_task(run_id, total=None)
         until = time.monotonic() + TURN_SECONDS
         told: set[str] = set()
         while time.monotonic() < until:
@@ -129,7 +129,7 @@ def turn(run_id: str) -> str:
                     told.add(task["task_id"])
                     console.print(f"  {task['task_id']:10} {task['state']:8} {task['duration'] or 0:6.0f} s")
             running = [t["task_id"] for t in tasks if t["state"] == "running"]
-            bar.update(line, completed=len(ended), description=f"{run_id}  {running[0] if running else state}")
+            bar.update(line, total=len(tasks), completed=len(ended), description=f"{run_id}  {running[0] if running else state}")
             if state == "success":
                 return manifest.run_dir("flywheel", run_id, settings().store)
             if state == "failed":
