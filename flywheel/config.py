@@ -157,7 +157,7 @@ class Gate(Section):
     """Promote only on evidence that holds for a year of nights; see docs/gate.md for what each figure buys."""
 
     primary: Measured = "log_loss"
-    min_gain: float = Field(0.0, ge=0, description="Smallest useful improvement of the primary metric")
+    min_gain: float = Field(0.002, ge=0, description="Smallest useful improvement of the primary metric: a gain too small to matter can be certain")
     false_promotions: float = Field(0.05, gt=0, lt=1, description="Chance of any wrong promotion in a year")
     turns_a_year: int = Field(500, ge=1, description="Over how many turns that chance is spread: 365 nights, and those that feedback starts")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the margins below")
