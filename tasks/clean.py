@@ -11,11 +11,13 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 
 from flywheel import stage
 from flywheel.config import Clean
 from flywheel.errors import DataError
 from flywheel.records import Example, example_id, fingerprint, question
+from tasks import likeness
 
 Reject = tuple[Example, str, str]
 BANDS, ROWS = 32, 4
@@ -66,13 +68,10 @@ def near_duplicates(examples: list[Example], similarity: float) -> tuple[list[Ex
     texts = [fingerprint(f"{e.instruction} {e.input} {e.output}") for e in examples]
     frame = daft.from_pydict({"text": texts})
     hashes = frame.select(minhash(frame["text"], num_hashes=BANDS * ROWS, ngram_size=3, seed=1).alias("h")).to_pydict()["h"]
-    shingles: dict[int, set[tuple[str, ...]]] = {}
+    grams = cache(lambda i: likeness.grams(texts[i].split()))
 
     def jaccard(a: int, b: int) -> float:
-        for i in (a, b):
-            words = texts[i].split()
-            shingles.setdefault(i, {tuple(words[k : k + 3]) for k in range(max(1, len(words) - 2))})
-        return len(shingles[a] & shingles[b]) / len(shingles[a] | shingles[b])
+        return likeness.jaccard(grams(a), grams(b))
 
     buckets: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     kept, rejected = [], []

@@ -9,6 +9,7 @@ from typing import Any
 from flywheel import prompt
 from flywheel.model import Loaded, load, score_answers
 from flywheel.records import Example, fingerprint, question
+from tasks import likeness
 from tasks.suites import Item
 
 ALIKE = 0.9  # Jaccard similarity of 3-word shingles from which a question with its answer is one that was trained on
@@ -90,26 +91,11 @@ def contaminated(items: Sequence[Item], learned: set[str], records: Iterable[Exa
     `learned` are the ids that the adapter, or one it went on from, was trained on; `records` the texts of this turn's.
     """
 
-    def shingles(*texts: str) -> set[tuple[str, ...]]:
-        words = fingerprint(" ".join(texts)).split()
-        return {tuple(words[k : k + 3]) for k in range(max(1, len(words) - 2))}
+    def grams(record: Item | Example) -> likeness.Grams:
+        return likeness.grams(fingerprint(f"{record.instruction} {record.input} {record.output}").split())
 
-    own = {item.id: shingles(item.instruction, item.input, item.output) for item in items}
-    holders: dict[tuple[str, ...], list[str]] = {}
-    for name, grams in own.items():
-        for gram in grams:
-            holders.setdefault(gram, []).append(name)
+    trained = [record for record in records if record.id in learned]
     asked = {question(item.instruction, item.input): item.id for item in items}
-    found = learned & set(own)
-    for example in records:
-        if example.id not in learned:
-            continue
-        if (same := asked.get(question(example.instruction, example.input))) is not None:
-            found.add(same)
-        grams = shingles(example.instruction, example.input, example.output)
-        shared: dict[str, int] = {}
-        for gram in grams:
-            for name in holders.get(gram, ()):
-                shared[name] = shared.get(name, 0) + 1
-        found.update(name for name, count in shared.items() if count / (len(grams) + len(own[name]) - count) >= ALIKE)
-    return sorted(found)
+    same_question = {asked.get(question(record.instruction, record.input), "") for record in trained} - {""}
+    ours = {item.id: grams(item) for item in items}
+    return sorted((learned & set(ours)) | same_question | likeness.alike(ours, map(grams, trained), ALIKE))

@@ -6,30 +6,14 @@ from collections.abc import Sequence
 
 from flywheel.config import Train
 from flywheel.manifest import Cost
+from tasks import likeness
 
 Tokens = Sequence[int]
 
 
 def known(new: Sequence[Tokens], learned: Sequence[Tokens], similarity: float) -> int:
-    """How many of the new token sequences share that much (Jaccard, 3-grams) with one that was learned before."""
-
-    def grams(ids: Tokens) -> set[tuple[int, ...]]:
-        return {tuple(ids[k : k + 3]) for k in range(max(1, len(ids) - 2))}
-
-    fresh = [grams(ids) for ids in new]
-    holders: dict[tuple[int, ...], list[int]] = {}
-    for i, found in enumerate(fresh):
-        for gram in found:
-            holders.setdefault(gram, []).append(i)
-    alike: set[int] = set()
-    for ids in learned:
-        own = grams(ids)
-        shared: dict[int, int] = {}
-        for gram in own:
-            for i in holders.get(gram, ()):
-                shared[i] = shared.get(i, 0) + 1
-        alike.update(i for i, count in shared.items() if count / (len(own) + len(fresh[i]) - count) >= similarity)
-    return len(alike)
+    """How many of the new token sequences are that much (Jaccard, 3-grams) like one that was learned before."""
+    return len(likeness.alike(dict(enumerate(map(likeness.grams, new))), map(likeness.grams, learned), similarity))
 
 
 def too_little(new: Sequence[Tokens], learned: Sequence[Tokens], conf: Train) -> str:

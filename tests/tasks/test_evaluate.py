@@ -11,6 +11,7 @@ from flywheel.errors import ContractError, DataError
 from flywheel.records import Example
 from flywheel.settings import settings
 from tasks import clean, evaluate, gate, ingest, integrity, register, rollout, scoring, suites, tokenize, train
+from tests.tasks.conftest import rows
 
 UP_TO_TRAIN = (ingest, clean, tokenize, train)
 AFTER = (evaluate, gate, register, rollout)
@@ -29,7 +30,7 @@ def test_the_suites_stay_frozen_and_the_champion_is_scored_once(wheel, home, cap
     assert json.loads(output(first, "gate", "verdict").read_text())["verdict"] == "promote"
     frozen = output(first, "evaluate", "suites") / "heldout.jsonl"
     assert {item.slice for item in suites.from_jsonl(frozen)} == {"even", "odd"}
-    (home / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in json_rows(300, 5)))
+    (home / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows(300, 5)))
     second = wheel("two", "train.epochs=1", stages=(*UP_TO_TRAIN, evaluate, gate))
     assert (output(second, "evaluate", "suites") / "heldout.jsonl").read_bytes() == frozen.read_bytes()
     assert report(second)["champion"] == 1
@@ -39,12 +40,6 @@ def test_the_suites_stay_frozen_and_the_champion_is_scored_once(wheel, home, cap
     pd.testing.assert_series_equal(scores[scores["model"] == "champion"].set_index("id")["loss"], loss)
     page = output(second, "gate", "page").read_text()
     assert "<svg" in page and "slice.heldout/even" in page and "version 1" in page
-
-
-def json_rows(count, seed):
-    from tests.tasks.conftest import rows
-
-    return rows(count, seed)
 
 
 def test_the_users_suites_are_asked_and_their_answers_written(wheel, home):

@@ -1,0 +1,33 @@
+"""How alike two texts are: the Jaccard similarity of their 3-grams, of words or of token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
+from typing import TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Grams = Set[tuple[Hashable, ...]]
+SIZE = 3
+
+
+def grams(items: Sequence[Hashable]) -> set[tuple[Hashable, ...]]:
+    """Every run of three items; the whole, when there are fewer."""
+    return {tuple(items[k : k + SIZE]) for k in range(max(1, len(items) - SIZE + 1))}
+
+
+def jaccard(a: Grams, b: Grams) -> float:
+    """Share of the grams of both that they have in common."""
+    return len(a & b) / len(a | b)
+
+
+def alike(ours: Mapping[Key, Grams], others: Iterable[Grams], similarity: float) -> set[Key]:
+    """Keys of ours that are at least so similar to one of the others. Only pairs that share a gram are compared."""
+    holders: dict[Hashable, list[Key]] = {}
+    for key, own in ours.items():
+        for gram in own:
+            holders.setdefault(gram, []).append(key)
+    found: set[Key] = set()
+    for other in others:
+        candidates = {key for gram in other for key in holders.get(gram, ())} - found
+        found.update(key for key in candidates if jaccard(ours[key], other) >= similarity)
+    return found
