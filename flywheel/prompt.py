@@ -28,9 +28,9 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def messages(instruction: str, input: str = "") -> list[Message]:
-    """An instruction and its optional input as one user turn."""
-    return [Message(role="user", content=f"{instruction}\n\n{input}" if input else instruction)]
+def messages(instruction: str, input: str = "", history: Sequence[Message] = ()) -> list[Message]:
+    """What was said before, then an instruction and its optional input as one user turn."""
+    return [*history, Message(role="user", content=f"{instruction}\n\n{input}" if input else instruction)]
 
 
 def render(tokenizer: Any, turns: Sequence[Message], style: Style = "auto") -> str:

@@ -4,23 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Split = Literal["train", "heldout", "reserve"]
+Kind = Literal["supervised", "preference", "thumb"]
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(frozen=True)
+
+    role: Literal["system", "user", "assistant"]
+    content: str
 
 
 class Example(BaseModel):
-    """One instruction, optional input, and the answer to learn."""
+    """One question and what there is to learn about it.
+
+    supervised: `output` is the answer to learn. preference: `output` is better than `rejected`.
+    thumb: `output` is an answer that somebody liked or did not; it is never learned as it stands.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    id: str = Field(description="`example_id` of the three texts: the same text is the same record everywhere")
+    id: str = Field(description="`example_id` of the texts: the same text is the same record everywhere")
+    history: tuple[Message, ...] = Field((), description="Turns before the instruction, a system message included")
     instruction: str = Field(min_length=1)
     input: str = ""
     output: str = Field(min_length=1)
+    rejected: str = ""
+    liked: bool | None = None
     group: str = Field(description="Records of one group are never split between training and evaluation")
     split: Split = "train"
     slice: str = Field("", description="What kind of record this is: evaluation looks at each kind apart. Empty: the source's name")
@@ -29,10 +47,24 @@ class Example(BaseModel):
     consent: str
     feedback_ids: tuple[str, ...] = ()
 
+    @property
+    def kind(self) -> Kind:
+        """What it is good for: supervised, preference or thumb."""
+        return "preference" if self.rejected else "supervised" if self.liked is None else "thumb"
 
-def example_id(instruction: str, input: str, output: str) -> str:
-    """128 bits of SHA-256 over the three texts, as hex."""
-    return hashlib.sha256("\x1f".join((instruction, input, output)).encode()).hexdigest()[:32]
+    def edited(self, **texts: Any) -> Example:
+        """A copy with other texts, and the id that follows from them."""
+        copy = self.model_copy(update=texts)
+        new = example_id(copy.instruction, copy.input, copy.output, history=copy.history, rejected=copy.rejected, liked=copy.liked)
+        return copy.model_copy(update={"id": new})
+
+
+def example_id(instruction: str, input: str, output: str, *, history: Sequence[Message] = (), rejected: str = "", liked: bool | None = None) -> str:
+    """128 bits of SHA-256 over the texts, as hex."""
+    parts = [instruction, input, output]
+    if history or rejected or liked is not None:
+        parts += [rejected, str(liked), *(f"{turn.role}\x1e{turn.content}" for turn in history)]
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
 
 
 def fingerprint(text: str) -> str:
@@ -44,13 +76,6 @@ def fingerprint(text: str) -> str:
 def question(instruction: str, input: str) -> str:
     """The default group: the same question, instruction and input together, is never on two sides."""
     return fingerprint(f"{instruction} {input}")
-
-
-class Message(BaseModel):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 class FeedbackIn(BaseModel):

@@ -16,7 +16,7 @@ from functools import cache
 from flywheel import stage
 from flywheel.config import Clean
 from flywheel.errors import DataError
-from flywheel.records import Example, example_id, fingerprint, question
+from flywheel.records import Example, fingerprint, question
 from tasks import likeness
 
 Reject = tuple[Example, str, str]
@@ -32,8 +32,7 @@ def normalise(example: Example) -> Example:
         fixed = text if text.isascii() else unicodedata.normalize("NFC", ftfy.fix_text(text))
         return fixed.strip() if fixed == text else tidy(fixed)  # what was mended may have more to mend
 
-    changed = {field: tidy(getattr(example, field)) for field in ("instruction", "input", "output")}
-    return example.model_copy(update={**changed, "id": example_id(**changed)})
+    return example.edited(**{field: tidy(getattr(example, field)) for field in ("instruction", "input", "output")})
 
 
 def wrong_length(example: Example, conf: Clean) -> str:

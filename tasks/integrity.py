@@ -59,7 +59,9 @@ def prompts_differ(tokenized: Path, examples: Iterable[Example], tokenizer: Any,
     for row in rows:
         example = texts.get(row["id"])
         if example:
-            wrong += row["input_ids"][: row["prompt_length"]] != prompt.encode(tokenizer, prompt.messages(example.instruction, example.input), style)
+            wrong += row["input_ids"][: row["prompt_length"]] != prompt.encode(
+                tokenizer, prompt.messages(example.instruction, example.input, example.history), style
+            )
     return wrong
 
 
@@ -73,7 +75,7 @@ def log_prob_drift(adapter: Path, base: Path, items: Sequence[Item], style: prom
     chosen = [item for item in items if item.output][:ANSWERS_COMPARED]
     examples = []
     for item in chosen:
-        ids = prompt.encode(served.tokenizer, prompt.messages(item.instruction, item.input), style)
+        ids = prompt.encode(served.tokenizer, prompt.messages(item.instruction, item.input, item.history), style)
         examples.append(((ids + prompt.encode_answer(served.tokenizer, item.output))[: max(limit, len(ids) + 1)], len(ids)))
     merged = score_answers(served, examples, ANSWERS_COMPARED)
     plain: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.bfloat16)

@@ -71,7 +71,7 @@ def scored(ctx: stage.Context, candidate: Candidate, suite: str, items: Sequence
 def score(ctx: stage.Context, name: str, loaded: Loaded, items: Sequence[Item], answered: int) -> list[dict[str, Any]]:
     """Losses of every item that has a reference, and every metric of the first `answered` items' answers."""
     conf = ctx.config.evaluate
-    prompts = [prompt.encode(loaded.tokenizer, prompt.messages(item.instruction, item.input), ctx.config.model.prompt) for item in items]
+    prompts = [prompt.encode(loaded.tokenizer, prompt.messages(item.instruction, item.input, item.history), ctx.config.model.prompt) for item in items]
     rows = [{"id": item.id, "slice": item.slice, "check": item.check, **NO_SCORES} for item in items]
     for row, measured in zip(rows, _losses(ctx, loaded, items, prompts), strict=True):
         row |= {"loss": measured.loss, "tokens": measured.tokens, "tokens_right": measured.right, "bins": [list(b) for b in measured.bins]}

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from flywheel import store
 from flywheel.config import Suite
 from flywheel.errors import ContractError, DataError
-from flywheel.records import Example, example_id, fingerprint
+from flywheel.records import Example, Message, example_id, fingerprint
 from flywheel.settings import REPOSITORY
 from tasks import metrics
 
@@ -37,6 +37,7 @@ class Item(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     id: str
+    history: tuple[Message, ...] = ()
     instruction: str = Field(min_length=1)
     input: str = ""
     output: str = Field("", description="The reference answer, where there is one")
@@ -71,12 +72,15 @@ class Item(BaseModel):
 
 def of_example(example: Example) -> Item:
     """A record as a question; its id stays, so that a suite and the data it came from can be compared."""
-    return Item(id=example.id, instruction=example.instruction, input=example.input, output=example.output, slice=example.slice or example.source)
+    return Item(
+        id=example.id, history=example.history, instruction=example.instruction, input=example.input, output=example.output,
+        slice=example.slice or example.source,
+    )  # fmt: skip
 
 
 def freeze(heldout: Iterable[Example], count: int, where: str) -> list[Item]:
     """At most `count` held-out records, by id (a hash of the text: a random draw that never changes)."""
-    records = sorted(heldout, key=lambda e: e.id)
+    records = sorted((e for e in heldout if e.kind != "thumb"), key=lambda e: e.id)
     if len(records) < MIN_EXAMPLES:
         raise DataError(f"{len(records)} held-out records, too few to judge on", where=where, mend="Use a larger source, or raise ingest.heldout.")
     return [of_example(e) for e in records[:count]]

@@ -29,7 +29,7 @@ def run(ctx: stage.Context) -> None:
     too_long = 0
     tokens = 0
     for example in examples:
-        question = prompt.encode(tokenizer, prompt.messages(example.instruction, example.input), model.prompt)
+        question = prompt.encode(tokenizer, prompt.messages(example.instruction, example.input, example.history), model.prompt)
         ids = question + prompt.encode_answer(tokenizer, example.output)
         if len(ids) > model.max_length:
             too_long += 1
