@@ -157,7 +157,7 @@ def _prepare(conf: Settings) -> None:
         store.write_bytes(str(conf.home / "first_night"), f"{datetime.now(UTC):%Y-%m-%d}\n".encode())
     own = conf.home / "config.yaml"
     if not own.exists():
-        text = f"# Your turn: every key is in {REPOSITORY / 'config' / 'flywheel.yaml'} and flywheel/config.py.\nextends: '{REPOSITORY / 'config' / 'flywheel.yaml'}'\n"
+        text = f"# Your turn: every key is in {REPOSITORY / 'config' / 'flywheel.yaml'} and flywheel/config/.\nextends: '{REPOSITORY / 'config' / 'flywheel.yaml'}'\n"
         store.write_bytes(str(own), text.encode())
     postgres.initialise(conf.home / "postgres")
 

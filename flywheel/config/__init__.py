@@ -6,26 +6,24 @@ A file may open with `extends: other.yaml` (relative to itself) and then change 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from flywheel import store
+from flywheel.config.cleaning import Clean
+from flywheel.config.section import Section, Share
+from flywheel.config.sources import Ingest, Source
 from flywheel.errors import ContractError
 
-Share = Annotated[float, Field(ge=0, le=1)]
+__all__ = ["Clean", "Config", "Ingest", "Section", "Share", "Source", "load"]
+
 # What tasks/metrics.py measures.
 Measured = Literal[
     "log_loss", "perplexity", "token_accuracy", "rouge_l", "rouge_1", "bleu", "chrf", "exact_match", "token_f1", "similarity", "judge",
     "refusal", "repetition", "unfinished", "toxic", "passed",
 ]  # fmt: skip
-
-
-class Section(BaseModel):
-    """A part of the config: unknown keys are refused, values are not coerced silently."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Model(Section):
@@ -36,43 +34,6 @@ class Model(Section):
         "auto", description="chat: the tokenizer's template; instruction: ### Instruction form; auto: chat where there is a template"
     )
     max_length: int = Field(512, ge=16, description="Longest training example, prompt and answer, in tokens")
-
-
-class Source(Section):
-    """Where records come from. A run refuses a source without licence and consent."""
-
-    kind: Literal["docs", "files"]
-    name: str = ""
-    path: str = Field("", description="files: a path, glob or URL of .jsonl, .csv or .parquet")
-    licence: str = Field(min_length=1, description="SPDX name or a sentence")
-    consent: str = Field(min_length=1, description="On what ground the text may be trained on")
-
-    @model_validator(mode="after")
-    def _path_for_files(self) -> Source:
-        if self.kind == "files" and not self.path:
-            raise ValueError("a source of kind files needs a path")
-        return self
-
-
-class Ingest(Section):
-    """Collect records and split them by group, so that a group is only ever on one side."""
-
-    sources: tuple[Source, ...] = Field(min_length=1)
-    heldout: Share = Field(0.1, description="Share of groups kept for evaluation, never trained on")
-    reserve: Share = Field(0.0, description="Share of groups kept aside from both (the demo's users ask from it)")
-    limit: int | None = Field(None, ge=1, description="At most this many records of each split, by hash order")
-    feedback: bool = Field(True, description="Add the curated feedback that arrived before the interval's end")
-    interval_end: str = Field("", description="ISO time; what came later is left for a later run. Set by the DAG")
-
-
-class Clean(Section):
-    """Reject what should not be learned from; everything rejected is in quarantine with line and reason."""
-
-    min_output_chars: int = Field(2, ge=0)
-    max_output_chars: int = Field(8000, ge=1)
-    near_duplicates: Share = Field(0.9, description="Jaccard similarity of 3-word shingles from which two records are one; 1 turns it off")
-    max_rejected: Share = Field(0.5, description="Above this share of rejected records the run stops (exit 3)")
-    min_records: int = Field(20, ge=1, description="Fewer clean training records stop the run (exit 3)")
 
 
 class Tokenize(Section):
