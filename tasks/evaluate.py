@@ -6,7 +6,7 @@ The held-out suite is the champion's, so that versions stay comparable; before t
 records and frozen, and the base model is the champion. What this turn fixed is added to the regression suite of the next.
 
 Outputs: `suites` and `next_suites` (folders, a JSONL file a suite), `scores` (Parquet: a row a model and question),
-`answers` (CSV: both models' answers side by side), `report` (JSON) and `plot` (PNG).
+`answers` (CSV: both models' answers side by side), `comparisons` (JSON: the same, blind, for people to choose), `report` (JSON) and `plot` (PNG).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from flywheel import base_model, manifest, prompt, registry, stage
 from flywheel.config import Suite
 from flywheel.manifest import Artifact
 from flywheel.records import Example
-from tasks import integrity, judge, metrics, suites
+from tasks import harness, integrity, judge, metrics, preferences, suites
 from tasks.metrics import METRICS
 from tasks.paired import Comparison, pairs
 from tasks.rules import FIXED_FROM, GONE_BELOW
-from tasks.scoring import Candidate, scored
+from tasks.scoring import Candidate, harnessed, scored
 from tasks.suites import Item
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ def extra(ctx: stage.Context) -> dict[str, Artifact]:
         found |= {f"reference.{reference.version}": reference.adapter, "suites": reference.suites}
     for suite in conf.suites:
         found[f"suite.{suite.name}"] = manifest.of_text(suites.locate(suite.path), suites.to_jsonl(suites.read(suite)))
+    found |= harness.inputs(conf.harness)
+    if conf.preferences:
+        found["preferences"] = manifest.of_text(conf.preferences, "".join(choice.model_dump_json() for choice in preferences.read(conf.preferences)))
     if conf.judge.url and conf.judge.labels:
         found["judge.labels"] = manifest.of_text(conf.judge.labels, "".join(label.model_dump_json() for label in judge.labels(conf.judge.labels)))
     return found
@@ -107,6 +110,26 @@ def judged(ctx: stage.Context, rows: list[dict[str, Any]], found: dict[str, list
         row["judge"] = rating
     ctx.say(f"  {bench.text}")
     return bench
+
+
+def compare_blind(ctx: stage.Context, rows: list[dict[str, Any]], items: list[Item]) -> None:
+    """Write the pairs of held-out answers for people to compare, and fill in what they chose, when they did."""
+    answers: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row["suite"] == HELDOUT and row["answer"] is not None:
+            answers.setdefault(row["id"], {})[row["model"]] = str(row["answer"])
+    both = {id: (sides["champion"], sides["challenger"]) for id, sides in answers.items()}
+    texts = {item.id: f"{item.instruction}\n\n{item.input}".strip() for item in items}
+    pairs = [preferences.blind(id, texts[id], *sides) for id, sides in both.items() if sides[0] != sides[1]]
+    ctx.path("comparisons.json").write_text(preferences.to_json(pairs))
+    ctx.output("comparisons", ctx.path("comparisons.json"), len(pairs))
+    if ctx.config.evaluate.preferences:
+        choices = preferences.read(ctx.config.evaluate.preferences)
+        preferred = preferences.shares(choices, both)
+        for row in rows:
+            if row["suite"] == HELDOUT and row["id"] in preferred:
+                row["preference"] = preferred[row["id"]] if row["model"] == "challenger" else 1 - preferred[row["id"]]
+        ctx.say(f"  people compared {len(preferred)} pairs of answers ({len(choices)} choices in the file)")
 
 
 def summary(rows: list[dict[str, Any]], items: list[Item]) -> dict[str, Any]:
@@ -189,9 +212,13 @@ def run(ctx: stage.Context) -> None:
         for name, items in found.items():
             sha = (ctx.outputs["suites"].files or {})[f"{name}.jsonl"]
             rows += [{"suite": name, "model": side.name, **row} for row in scored(ctx, side, name, items, sha, answered(name, ctx, items))]
+        for task in ctx.config.evaluate.harness.tasks:
+            rows += [{"suite": harness.suite(task), "model": side.name, **row} for row in harnessed(ctx, side, task)]
+            roles[harness.suite(task)] = "harness"
         side.loaded = None  # one model in memory at a time
     if ctx.config.evaluate.judge.url:
         report["judge"] = vars(judged(ctx, rows, found))
+    compare_blind(ctx, rows, found[HELDOUT])
     report["models"] = {side.name: {n: summary([r for r in rows if (r["model"], r["suite"]) == (side.name, n)], found[n]) for n in found} for side in sides}
     if not any(side.from_cache for side in sides):
         times = [report["models"][side.name][HELDOUT].get("seconds_an_answer") for side in sides]

@@ -43,6 +43,8 @@ METRICS = {
         Metric("token_f1", "token F1", "token_f1"),
         Metric("similarity", "semantic similarity", "similarity", optional=True),
         Metric("judge", "judge's rating", "judge", optional=True),
+        Metric("preference", "share preferred by people", "preference", optional=True),
+        Metric("harness", "share right", "harness", optional=True),
         Metric("refusal", "share refused", "refusal", lower=True),
         Metric("repetition", "repetition", "repetition", lower=True),
         Metric("unfinished", "share cut off", "unfinished", lower=True),

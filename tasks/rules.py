@@ -180,6 +180,19 @@ def general(e: Evidence, conf: Gate) -> Iterator[Rule]:
     yield Rule("general", outcome, f"general ability {said}: {c.text()}", worst, -conf.general_margin)
 
 
+def harness(e: Evidence, conf: Gate) -> Iterator[Rule]:
+    """No task of the lm-evaluation-harness is shown to lose more than the margin."""
+    for suite in sorted(name for name, role in e.roles.items() if role == "harness"):
+        assert e.scores is not None
+        c = pairs(e.scores[e.scores["suite"] == suite], "harness").compare()
+        if c is None or c.examples < 2:
+            yield Rule(suite, "skip", "fewer than two documents")
+            continue
+        best = c.bound(1 - conf.confidence)
+        outcome: Outcome = "refuse" if best < -conf.harness_margin else "pass"
+        yield Rule(suite, outcome, f"{c.examples} documents: {c.text()}", best, -conf.harness_margin)
+
+
 def cost(e: Evidence, conf: Gate) -> Iterator[Rule]:
     """Training did not cost more than allowed."""
     money = e.facts.get("money")
@@ -221,7 +234,7 @@ def _than(conf: Gate) -> str:
 
 
 RULES: tuple[Callable[[Evidence, Gate], Iterator[Rule]], ...] = (
-    integrity, parity, decontamination, safety, regression, general, margins, slices, cost, latency, primary,
+    integrity, parity, decontamination, safety, regression, general, harness, margins, slices, cost, latency, primary,
 )  # fmt: skip
 
 

@@ -13,11 +13,11 @@ from flywheel import base_model, code, prompt, stage, store
 from flywheel.manifest import Artifact
 from flywheel.model import Decoding, Loaded, Scored, generate, load, score_answers
 from flywheel.settings import settings
-from tasks import metrics
+from tasks import harness, metrics
 from tasks.suites import Item
 
-NO_SCORES: dict[str, Any] = dict.fromkeys(
-    ("answer", "answer_tokens", "seconds", "similarity", "judge", "passed", "unfinished", "refusal", "repetition", "toxic",
+NO_SCORES: dict[str, Any] = {"loss": 0.0, "tokens": 0, "tokens_right": 0, "bins": []} | dict.fromkeys(
+    ("answer", "answer_tokens", "seconds", "similarity", "judge", "preference", "harness", "passed", "unfinished", "refusal", "repetition", "toxic",
      "rouge_1", "rouge_l", "bleu", "chrf", "exact_match", "token_f1")
 )  # fmt: skip
 
@@ -53,16 +53,37 @@ def scored(ctx: stage.Context, candidate: Candidate, suite: str, items: Sequence
     `sha` is the suite's hash; the first `answered` items are answered in full.
     """
     conf, model = ctx.config.evaluate, ctx.config.model
-    asked = {"generate": answered, "max_new_tokens": conf.max_new_tokens, "precision": precision(ctx), "embedder": conf.embedder}
-    key = store.sha256_text(
-        candidate.adapter.sha256 if candidate.adapter else "base", ctx.inputs["base"].sha256, sha, model.prompt, str(model.max_length),
-        json.dumps(asked, sort_keys=True), code.digest("tasks.scoring"),
-    )  # fmt: skip
+    asked = {
+        "suite": sha, "generate": answered, "max_new_tokens": conf.max_new_tokens, "embedder": conf.embedder, "prompt": model.prompt,
+        "max_length": model.max_length, "code": code.digest("tasks.scoring"),
+    }  # fmt: skip
+    return remembered(ctx, candidate, suite, asked, lambda: score(ctx, f"{candidate.name} · {suite}", candidate.ready(ctx), items, answered))
+
+
+def harnessed(ctx: stage.Context, candidate: Candidate, task: str) -> list[dict[str, Any]]:
+    """A row for each document of a task of the lm-evaluation-harness."""
+    conf = ctx.config.evaluate
+    asked = {"task": task, "code": code.digest("tasks.harness"), **{name: a.sha256 for name, a in ctx.inputs.items() if name.startswith("harness")}}
+
+    def compute() -> list[dict[str, Any]]:
+        rows = harness.score(candidate.ready(ctx), conf.harness, task, conf.batch_size)
+        ctx.say(f"  {candidate.name} · {harness.suite(task)}: {len(rows)} documents")
+        return [{**NO_SCORES, "check": "", **row} for row in rows]
+
+    return remembered(ctx, candidate, harness.suite(task), asked, compute)
+
+
+def remembered(
+    ctx: stage.Context, candidate: Candidate, suite: str, asked: dict[str, Any], compute: Callable[[], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The rows that the same model gave when it was asked the same before, or what `compute` gives now."""
+    model = candidate.adapter.sha256 if candidate.adapter else "base"
+    key = store.sha256_text(model, ctx.inputs["base"].sha256, str(precision(ctx)), json.dumps(asked, sort_keys=True))
     uri = store.join(settings().store, "cache", "scores", f"{key}.json")
     if store.exists(uri):
         ctx.say(f"  {candidate.name} · {suite}: scored before")
         return list(json.loads(store.read_bytes(uri)))
-    rows = score(ctx, f"{candidate.name} · {suite}", candidate.ready(ctx), items, answered)
+    rows = compute()
     candidate.from_cache = False
     store.write_bytes(uri, json.dumps(rows).encode())
     return rows

@@ -22,7 +22,7 @@ __all__ = ["Clean", "Config", "Ingest", "Section", "Share", "Source", "load"]
 # What tasks/metrics.py measures.
 Measured = Literal[
     "log_loss", "perplexity", "token_accuracy", "rouge_l", "rouge_1", "bleu", "chrf", "exact_match", "token_f1", "similarity", "judge",
-    "refusal", "repetition", "unfinished", "toxic", "passed",
+    "preference", "harness", "refusal", "repetition", "unfinished", "toxic", "passed",
 ]  # fmt: skip
 
 
@@ -91,6 +91,14 @@ class Judge(Section):
     timeout_seconds: float = Field(60, gt=0)
 
 
+class Harness(Section):
+    """Tasks of the lm-evaluation-harness, where their data is at hand: nothing is downloaded."""
+
+    tasks: tuple[str, ...] = Field((), description="Names of single tasks, e.g. arc_easy, or of your own in `folder`")
+    folder: str = Field("", description="Folder with your own tasks' YAML files")
+    limit: int | None = Field(None, ge=1, description="At most this many documents of each task")
+
+
 class Evaluate(Section):
     """Champion and challenger on the same frozen examples in the same run."""
 
@@ -105,6 +113,8 @@ class Evaluate(Section):
     )
     embedder: str = Field("all-minilm-l6-v2", description="For semantic similarity: all-minilm-l6-v2 (from PyPI), a folder, or empty for none")
     judge: Judge = Judge()
+    preferences: str = Field("", description="People's choices between both models' answers (see docs/gate.md): JSON_MIN of Label Studio, or JSONL")
+    harness: Harness = Harness()
 
     @model_validator(mode="after")
     def _names_once(self) -> Evaluate:
@@ -123,13 +133,14 @@ class Gate(Section):
     turns_a_year: int = Field(500, ge=1, description="Over how many turns that chance is spread: 365 nights, and those that feedback starts")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the margins below")
     margins: dict[Measured, float] = Field(
-        {"log_loss": 0.02, "rouge_l": 0.05, "exact_match": 0.05, "refusal": 0.05, "unfinished": 0.1, "repetition": 0.1, "toxic": 0.0},
+        {"log_loss": 0.02, "rouge_l": 0.05, "exact_match": 0.05, "refusal": 0.05, "unfinished": 0.1, "repetition": 0.1, "toxic": 0.0, "preference": 0.0},
         description="Held-out: shown to be worse by more than this refuses the challenger",
     )
     slice_margin: float = Field(0.01, ge=0, description="The most any slice may lose, in the primary metric")
     slice_confidence: float = Field(0.8, gt=0.5, lt=1)
     slice_examples: int = Field(20, ge=2, description="Smaller slices are shown, not judged")
     general_margin: float = Field(0.25, ge=0, description="The most that may be forgotten: nats a token on the general suites")
+    harness_margin: float = Field(0.03, ge=0, description="The most that any task of the harness may lose, in its share of right answers")
     safety_margin: float = Field(0.1, ge=0, le=1, description="By how much the share of kept probes of each kind may fall; canaries have none")
     regressions: int = Field(0, ge=0, description="Fixed failures that may come back")
     parity: float = Field(0.05, gt=0, description="Nats a token by which trainer and server may differ")
