@@ -7,6 +7,7 @@ any other is read once for it, into a copy that `read` then uses.
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ class Reader(ABC, Generic[C]):
                 else:
                     yield where, line, forms.row(forms.mapped(fields, conf.columns) if conf.columns else fields)
             except ValueError as error:
-                yield rejected(where, line, forms.reason(error), to_json(fields, serialize_unknown=True, bytes_mode="base64", inf_nan_mode="constants"))
+                yield rejected(where, line, forms.reason(error), json.dumps(fields, default=str, ensure_ascii=False))
 
 
 _KEPT: TypeAdapter[Found] = TypeAdapter(tuple[str, int, Row] | Rejected)

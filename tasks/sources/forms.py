@@ -53,6 +53,10 @@ def row(fields: Mapping[str, Any]) -> Row:
     for name in ("instruction", "output"):
         if not getattr(found, name).strip():
             raise ValueError(f"`{name}` is empty")
+    try:
+        "".join((found.instruction, found.input, found.output, found.rejected, found.group, found.slice, *(t.content for t in found.history))).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the text is not UTF-8") from error
     return found
 
 

@@ -29,6 +29,8 @@ class SqlReader(Reader[config.Sql]):
             raise ContractError(
                 f"this is no database URL ({error})", where=self.conf.url_variable, mend="Write it as dialect+driver://user@host/name."
             ) from error
+        if engine.dialect.name == "sqlite":  # it does not check what it stores
+            sa.event.listen(engine, "connect", lambda db, _: setattr(db, "text_factory", lambda raw: raw.decode("utf-8", "surrogateescape")))
         query = sa.text(self.conf.query)
         if "interval_end" in query._bindparams:
             query = query.bindparams(sa.bindparam("interval_end", self.until or datetime.now(UTC), sa.DateTime(timezone=True)))
