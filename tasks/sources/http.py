@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import cache
 from string import Template
 from types import TracebackType
 from typing import IO, Any
@@ -25,6 +26,8 @@ HOPS = 10
 MOST_BYTES = 64 << 20  # of a reply that is held in memory
 LONGEST_WAIT = 120.0
 
+_tls = cache(httpx.create_ssl_context)  # which takes a tenth of a second
+
 
 class _Again(TransientError):
     """A reply that waiting may change."""
@@ -41,7 +44,7 @@ class Client:
             self._headers = {name: Template(value).substitute(os.environ) for name, value in conf.headers.items()}
         except (KeyError, ValueError) as error:
             raise ContractError(f"the environment variable {error} is not set", where="headers", mend="Set it; secrets are never written into YAML.") from error
-        self._http = httpx.Client(timeout=conf.timeout_seconds, headers={"user-agent": agent})
+        self._http = httpx.Client(timeout=conf.timeout_seconds, headers={"user-agent": agent}, verify=_tls())
 
     def __enter__(self) -> Client:
         return self

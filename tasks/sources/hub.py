@@ -12,6 +12,8 @@ from flywheel.errors import ContractError, DataError, TransientError
 from tasks.sources import forms
 from tasks.sources.base import Raw, Reader, Rejected
 
+CLIENTS = ("httpx", "httpx2", "requests", "aiohttp")  # what `datasets` and huggingface_hub have used
+
 
 class HubReader(Reader[config.Hub]):
     """Streamed, so that a data set need not fit on the disk either."""
@@ -71,6 +73,6 @@ def _meaning(error: Exception, where: str) -> ContractError | DataError | Transi
     said = " ".join(str(error).split())[:300]
     if isinstance(error, GatedRepoError | RepositoryNotFoundError | RevisionNotFoundError | EntryNotFoundError | FileNotFoundError | KeyError):
         return ContractError(f"there is no such data set, split or revision ({said})", where=where, mend="Mend its name, or set HF_TOKEN for a private one.")
-    if isinstance(error, HfHubHTTPError | ConnectionError | TimeoutError) or type(error).__module__.split(".")[0] in ("httpx", "requests", "aiohttp"):
+    if isinstance(error, HfHubHTTPError | ConnectionError | TimeoutError) or type(error).__module__.split(".")[0] in CLIENTS:
         return TransientError(f"the hub does not answer ({said})", where=where, mend="Retry, or name a folder that holds a copy.")
     return DataError(f"the data set cannot be read ({said})", where=where, mend="Mend `config` and `split`, or the data set's files.")

@@ -46,7 +46,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                outer.asked.append((self.path, dict(self.headers)))
+                outer.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
                 answer = outer.routes.get(self.path.split("?")[0], (404, b"nothing here", {}))
                 status, body, headers = answer(self) if isinstance(answer, Callable) else answer
                 self.send_response(status)
@@ -67,6 +67,15 @@ class Server:
 
 @pytest.fixture
 def server():
+    one = Server()
+    yield one
+    one.http.shutdown()
+    one.http.server_close()
+
+
+@pytest.fixture(scope="module")
+def one_server():
+    """One for all examples of a property."""
     one = Server()
     yield one
     one.http.shutdown()
@@ -95,7 +104,12 @@ def bucket(s3_process, monkeypatch):
     """An empty bucket on it, and its file system."""
     import fsspec
 
-    for name, value in {"AWS_ENDPOINT_URL": s3_process, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}.items():
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_process,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
         monkeypatch.setenv(name, value)
     fsspec.filesystem("s3").clear_instance_cache()
     fs = fsspec.filesystem("s3")

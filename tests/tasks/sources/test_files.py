@@ -221,11 +221,16 @@ def test_an_object_store(bucket, monkeypatch):
 def test_an_object_store_that_is_away(monkeypatch):
     import fsspec
 
-    for variable, value in {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_MAX_ATTEMPTS": "1"}.items():
+    for variable, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 1)
     fsspec.filesystem("s3").clear_instance_cache()
-    with pytest.raises(TransientError, match="does not answer|connection"):
+    with pytest.raises(TransientError, match="does not answer"):
         files("s3://b/a.jsonl").identity()
     fsspec.filesystem("s3").clear_instance_cache()
 
@@ -277,7 +282,13 @@ def test_parquet_in_is_out_plus_rejected(tmp_path_factory, found):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1).filter(lambda t: t.strip() and t.encode().strip()), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1).filter(lambda t: t.strip() and t.encode().strip()),
+        min_size=1,
+        max_size=8,
+    )
+)
 def test_text_in_is_out_plus_rejected(tmp_path_factory, found):
     path = tmp_path_factory.mktemp("h") / "a.txt"
     path.write_bytes("\n\n".join(found).encode())
@@ -288,7 +299,9 @@ def test_text_in_is_out_plus_rejected(tmp_path_factory, found):
 def fuzzed(count: int, seed: int) -> list[bytes]:
     """Random bytes, and JSON records with bytes changed, taken out or put in."""
     dice = random.Random(seed)
-    base = jsonl(GOOD, {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ö"}]}, {"prompt": "Q", "chosen": "A", "rejected": "B"}).splitlines()
+    base = jsonl(
+        GOOD, {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ö"}]}, {"prompt": "Q", "chosen": "A", "rejected": "B"}
+    ).splitlines()
     made = []
     for _ in range(count):
         if dice.random() < 0.3:
@@ -303,8 +316,8 @@ def fuzzed(count: int, seed: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_100_000_fuzzed_lines_are_all_accounted_for(tmp_path, kind):
-    found = fuzzed(100_000, 7)
+def test_fuzzed_lines_are_all_accounted_for(tmp_path, kind):
+    found = fuzzed(100_000 if kind == "jsonl" else 20_000, 7)
     first = {"jsonl": jsonl(GOOD).strip(), "csv": b"instruction,output"}[kind]
     (tmp_path / f"a.{kind}").write_bytes(b"\n".join([first, *found]))
     rows, rejected = parted(files(tmp_path / f"a.{kind}"))
