@@ -60,13 +60,13 @@ class Polite(Section):
     per_second: float = Field(5, gt=0, description="Most requests a second")
     timeout_seconds: float = Field(30, gt=0)
 
-    @field_validator("headers")
+    @field_validator("headers", "parameters", check_fields=False)
     @classmethod
-    def _no_secret_in_yaml(cls, headers: dict[str, str]) -> dict[str, str]:
-        for name, value in headers.items():
+    def _no_secret_in_yaml(cls, given: dict[str, str]) -> dict[str, str]:
+        for name, value in given.items():
             if any(word in name.lower() for word in SECRET) and not Template(value).get_identifiers():
-                raise ValueError(f"the header {name} is a secret: write ${{VARIABLE}} and set that environment variable")
-        return headers
+                raise ValueError(f"{name} is a secret: write ${{VARIABLE}} and set that environment variable")
+        return given
 
 
 class Docs(Origin):
@@ -85,7 +85,7 @@ class Files(Origin, Prose):
     @property
     def address(self) -> str:
         """The last part of the path."""
-        return self.path.rstrip("/").rsplit("/", 1)[-1]
+        return self.path.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
 
 
 class Pages(Section):
@@ -116,7 +116,7 @@ class Http(Origin, Polite):
 
     kind: Literal["http"]
     url: str = Field(pattern=r"^https?://", description="{interval_end} is filled in, here and in `parameters`")
-    parameters: dict[str, str] = Field({}, description="The query, e.g. {before: '{interval_end}'}")
+    parameters: dict[str, str] = Field({}, description="The query, e.g. {before: '{interval_end}'}; ${NAME} as in `headers`")
     records: str = Field("", description="Where the records are in the reply, e.g. data.items; empty: the reply is the list")
     paging: Annotated[Pages | Cursor | Link, Field(discriminator="by")] | None = None
 

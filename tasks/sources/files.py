@@ -7,7 +7,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, date, datetime, timedelta
 from fnmatch import translate
 from functools import cached_property
@@ -68,7 +68,7 @@ class FilesReader(Reader[config.Files]):
     def _format(self, uri: str) -> str:
         if self.conf.format != "auto":
             return self.conf.format
-        suffix = _name(uri).removesuffix(".gz").rsplit(".", 1)[-1]
+        suffix = uri.split("?")[0].lower().removesuffix(".gz").rsplit(".", 1)[-1]
         if suffix not in lines.FORMATS:
             raise ContractError(f"files of kind .{suffix} cannot be read", where=uri, mend="Use .jsonl, .csv, .parquet or .txt, or set `format`.")
         return suffix
@@ -81,8 +81,11 @@ class FilesReader(Reader[config.Files]):
                 file.seek(0)
             else:
                 file = store.local_path(uri).open("rb") if store.is_local(uri) else fsspec.open(uri, "rb").open()
-            with file, gzip.GzipFile(fileobj=file) if _name(uri).endswith(".gz") else file as plain:
-                yield plain  # type: ignore[misc]
+            with file:
+                zipped = file.read(2) == b"\x1f\x8b"  # not by the name: a web server may have unpacked it on the way
+                file.seek(0)
+                with gzip.GzipFile(fileobj=file) if zipped else nullcontext(file) as plain:
+                    yield plain  # type: ignore[misc]
 
     def _checksum(self, uri: str) -> str:
         with _reaching(uri):
@@ -108,11 +111,6 @@ class FilesReader(Reader[config.Files]):
 
 def _is_web(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
-
-
-def _name(uri: str) -> str:
-    """The path in small letters, without a query."""
-    return uri.split("?")[0].lower()
 
 
 def _end_of_day(pattern: str, uri: str) -> datetime | None:

@@ -40,10 +40,7 @@ class Client:
 
     def __init__(self, conf: config.Polite, *, agent: str = "flywheel") -> None:
         self.conf, self.seconds_between, self._next = conf, 1 / conf.per_second, 0.0
-        try:
-            self._headers = {name: Template(value).substitute(os.environ) for name, value in conf.headers.items()}
-        except (KeyError, ValueError) as error:
-            raise ContractError(f"the environment variable {error} is not set", where="headers", mend="Set it; secrets are never written into YAML.") from error
+        self._headers = filled(conf.headers)
         self._http = httpx.Client(timeout=conf.timeout_seconds, headers={"user-agent": agent}, verify=_tls())
 
     def __enter__(self) -> Client:
@@ -112,6 +109,16 @@ def _check(reply: httpx.Response, where: str) -> None:
         raise DataError(status, where=where, mend="Mend the address, or ask who runs the server.")
 
 
+def filled(given: dict[str, str]) -> dict[str, str]:
+    """Values with the environment's in place of ${NAME}."""
+    try:
+        return {name: Template(value).substitute(os.environ) for name, value in given.items()}
+    except (KeyError, ValueError) as error:
+        raise ContractError(
+            f"the environment variable {error} is not set", where="ingest.sources", mend="Set it; secrets are never written into YAML."
+        ) from error
+
+
 class HttpReader(Reader[config.Http]):
     """Records of a JSON API."""
 
@@ -127,7 +134,7 @@ class HttpReader(Reader[config.Http]):
         conf, paging = self.conf, self.conf.paging
         moment = (self.until or datetime.now(UTC)).isoformat()
         url = conf.url.replace("{interval_end}", moment)
-        asked = {name: value.replace("{interval_end}", moment) for name, value in conf.parameters.items()}
+        asked = {name: value.replace("{interval_end}", moment) for name, value in filled(conf.parameters).items()}
         page_number, seen = paging.first if isinstance(paging, config.Pages) else 0, {url}
         before: Any = None
         with Client(conf) as client:

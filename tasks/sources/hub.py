@@ -43,12 +43,17 @@ class HubReader(Reader[config.Hub]):
         return folder if folder.is_dir() else None
 
     def _commit(self) -> str:
+        """What the revision was at the interval's end."""
         from huggingface_hub import HfApi
 
         try:
-            return str(HfApi().dataset_info(self.conf.dataset, revision=self.conf.revision).sha)
+            commits = HfApi().list_repo_commits(self.conf.dataset, repo_type="dataset", revision=self.conf.revision)
         except Exception as error:
             raise _meaning(error, self.conf.address) from error
+        found = next((c.commit_id for c in commits if self.until is None or c.created_at <= self.until), None)
+        if found is None:
+            raise DataError(f"there was no commit before {self.until}", where=self.conf.address, mend="Leave it out of that night's config.")
+        return str(found)
 
     def _rows(self) -> Any:
         import datasets
@@ -68,10 +73,11 @@ class HubReader(Reader[config.Hub]):
 
 def _meaning(error: Exception, where: str) -> ContractError | DataError | TransientError:
     """What `datasets` and the hub's client may say, in our words."""
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
     said = " ".join(str(error).split())[:300]
-    if isinstance(error, GatedRepoError | RepositoryNotFoundError | RevisionNotFoundError | EntryNotFoundError | FileNotFoundError | KeyError):
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
+    if isinstance(error, FileNotFoundError | KeyError) or status in (401, 403, 404):
         return ContractError(f"there is no such data set, split or revision ({said})", where=where, mend="Mend its name, or set HF_TOKEN for a private one.")
     if isinstance(error, HfHubHTTPError | ConnectionError | TimeoutError) or type(error).__module__.split(".")[0] in CLIENTS:
         return TransientError(f"the hub does not answer ({said})", where=where, mend="Retry, or name a folder that holds a copy.")

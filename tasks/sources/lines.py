@@ -20,7 +20,6 @@ LONGEST = 4 << 20  # bytes of one line, or characters of one CSV field
 EMPTY = "the file is empty"
 OTHER = {
     b"PAR1": "Parquet (name it .parquet)",
-    b"\x1f\x8b": "gzip (add .gz to its name)",
     b"PK\3\4": "a ZIP archive (unpack it)",
     b"\xff\xfe": "UTF-16 (save it as UTF-8)",
     b"\xfe\xff": "UTF-16 (save it as UTF-8)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
@@ -12,6 +13,8 @@ from flywheel.config import sources as config
 from flywheel.errors import ContractError, DataError
 from tasks.sources.base import Raw, Reader, Rejected, rejected
 from tasks.sources.http import Client
+
+logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # what it says of a page is said in quarantine
 
 
 class Forbidden(Exception):

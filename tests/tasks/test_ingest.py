@@ -1,5 +1,6 @@
 """The stage as a whole: what it writes is a function of the records alone, whatever their order, place, and interruptions."""
 
+import gzip
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from flywheel.records import Example
 from flywheel.settings import REPOSITORY, settings
 from tasks import ingest
 from tasks.sources import sorting
+from tests.conftest import free_port
 
 
 def conf(*sources, **options):
@@ -136,6 +138,31 @@ def test_a_source_that_breaks_half_way_leaves_no_half_output(home, tmp_path):
     (tmp_path / "b.csv").write_text("question,answer\n1,2\n")
     with pytest.raises(DataError, match="missing"):
         stage.execute(ingest.STAGE, conf({"path": good}, {"path": f"{tmp_path}/b.csv"}), str(tmp_path / "run"))
+    assert not (tmp_path / "run/ingest/manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "words"),
+    [
+        ({"kind": "files", "path": "{folder}/header.csv"}, 3, "is missing"),
+        ({"kind": "files", "path": "{folder}/cut.jsonl.gz"}, 3, "ends early"),
+        ({"kind": "files", "path": "{folder}/none.jsonl"}, 2, "no such file"),
+        ({"kind": "sql", "query": "select 'Q' as instruction, json_extract(value, '$') as output from (values ('1'), ('{{broken'))", "url_variable": "CHATS"}, 3, "query failed"),
+        ({"kind": "sql", "query": "select 1", "url_variable": "NOT_SET"}, 2, "NOT_SET"),
+        ({"kind": "http", "url": "http://127.0.0.1:{port}/", "attempts": 1}, 75, "cannot be reached"),
+        ({"kind": "hub", "dataset": "{folder}"}, 3, "cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_broken_source_ends_in_a_sentence_and_the_contracts_code(home, tmp_path, monkeypatch, capsys, source, code, words):
+    (tmp_path / "header.csv").write_text("question,answer\n1,2\n")
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(json.dumps(rows(1)[0]).encode())[:-4])
+    monkeypatch.setenv("CHATS", f"sqlite:///{tmp_path}/chats.db")
+    found = {name: value.format(folder=tmp_path, port=free_port()) if isinstance(value, str) else value for name, value in source.items()}
+    (tmp_path / "c.yaml").write_text(json.dumps({"ingest": {"sources": [{**found, "licence": "x", "consent": "y"}], "feedback": False}}))
+    with pytest.raises(SystemExit) as caught:
+        stage.main(ingest.STAGE, ["--config", str(tmp_path / "c.yaml"), "--run-dir", str(tmp_path / "run")])
+    said = "".join(capsys.readouterr())
+    assert caught.value.code == code and words in said and "Traceback" not in said
     assert not (tmp_path / "run/ingest/manifest.json").exists()
 
 

@@ -115,6 +115,8 @@ def test_a_secret_comes_from_the_environment_and_goes_nowhere_else(server, monke
         SOURCE.validate_python({"kind": "http", "url": "http://x/", "licence": "x", "consent": "y", "headers": {"X-Api-Key": "12345"}})
     with pytest.raises(ValidationError, match="password"):
         SOURCE.validate_python({"kind": "http", "url": "http://a:b@x/", "licence": "x", "consent": "y"})
+    with pytest.raises(ValidationError, match="secret"):
+        SOURCE.validate_python({"kind": "http", "url": "http://x/", "licence": "x", "consent": "y", "parameters": {"api_key": "12345"}})
     headers = {"Authorization": "Bearer ${THE_TOKEN}"}
     with pytest.raises(ContractError, match="THE_TOKEN"):
         parted(api(server, headers=headers))

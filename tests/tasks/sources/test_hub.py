@@ -53,7 +53,31 @@ def test_a_data_set_at_fault(tmp_path):
         parted(hub(tmp_path / "nothing"))
 
 
+def test_a_hub_id_is_known_by_the_commit_that_was(server, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+
+    def commit(day):
+        return {"id": f"{day:040x}", "title": "t", "message": "m", "date": f"2026-01-0{day}T10:00:00.000Z", "authors": [{"user": "u"}]}
+
+    def night(day):
+        return reader(f"2026-01-0{day}T02:00:00+00:00", kind="hub", dataset="somebody/chats").identity()
+
+    server.routes["/api/datasets/somebody/chats/commits/main"] = (200, json.dumps([commit(2), commit(1)]).encode(), {"Content-Type": "application/json"})
+    second, third = night(2), night(3)
+    server.routes["/api/datasets/somebody/chats/commits/main"] = (
+        200,
+        json.dumps([commit(3), commit(2), commit(1)]).encode(),
+        {"Content-Type": "application/json"},
+    )
+    assert second != third and (night(2), night(3)) == (second, third) and night(4) not in (second, third)
+    with pytest.raises(DataError, match="no commit before"):
+        night(1)
+    with pytest.raises(ContractError, match="no such data set"):
+        hub("somebody/else").identity()
+
+
 def test_a_hub_that_is_away(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)  # between its own attempts
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(TransientError, match="the hub does not answer"):
         hub("somebody/chats").identity()
