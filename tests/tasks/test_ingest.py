@@ -4,7 +4,7 @@ import gzip
 import json
 import os
 import random
-import resource
+import re
 import shutil
 import subprocess
 import sys
@@ -13,12 +13,13 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import yaml
 
 from flywheel import config, manifest, stage
 from flywheel.errors import ContractError, DataError
 from flywheel.records import Example
 from flywheel.settings import REPOSITORY, settings
-from tasks import ingest
+from tasks import ingest, sources
 from tasks.sources import sorting
 from tests.conftest import free_port
 
@@ -76,7 +77,7 @@ def test_every_form_becomes_a_record(home, tmp_path):
 
 def test_the_same_records_give_the_same_bytes_whatever_their_order_and_place(home, tmp_path, monkeypatch):
     monkeypatch.setattr(sorting, "RUN_BYTES", 20_000)
-    found = [*rows(400), *rows(50)]
+    found = [*rows(400), *rows(50), *({"instruction": n} for n in range(9))]
     random.Random(1).shuffle(found)
     write(tmp_path / "one/a.jsonl", found[:300])
     write(tmp_path / "one/b.jsonl", found[300:])
@@ -85,10 +86,13 @@ def test_the_same_records_give_the_same_bytes_whatever_their_order_and_place(hom
     write(tmp_path / "two/checkout/y.jsonl", found[100:])
     first = stage.execute(ingest.STAGE, conf({"path": f"{tmp_path}/one/*.jsonl"}), str(tmp_path / "runs/1"))
     parts = [{"path": f"{tmp_path}/two/checkout/{name}.jsonl"} for name in "zy"]
-    for number, sources in enumerate((parts, parts[::-1])):
-        again = stage.execute(ingest.STAGE, conf(*sources), str(tmp_path / f"elsewhere/{number}"))
+    rejected = set()
+    for number, listed in enumerate((parts, parts[::-1])):
+        again = stage.execute(ingest.STAGE, conf(*listed), str(tmp_path / f"elsewhere/{number}"))
         assert not again.cached_from and again.outputs["records"].sha256 == first.outputs["records"].sha256
-        assert again.outputs["records"].rows == 450
+        assert again.outputs["records"].rows == 450 and again.outputs["quarantine"].rows == 9
+        rejected.add(again.outputs["quarantine"].sha256)
+    assert len(rejected) == 1
 
 
 def test_limit_keeps_the_smallest_ids_of_each_split(home, tmp_path):
@@ -107,8 +111,8 @@ def test_backfilled_nights_are_the_nights_that_were(home, tmp_path, nights):
 
     def night(number, where):
         end = (first + timedelta(days=number, hours=2)).isoformat()
-        sources = [{"path": f"{tmp_path}/log.jsonl", "time": "at"}, {"path": f"{tmp_path}/day-{{date}}.jsonl", "name": "days"}]
-        return stage.execute(ingest.STAGE, conf(*sources, interval_end=end), str(tmp_path / where / str(number))).outputs["records"].sha256
+        dated = [{"path": f"{tmp_path}/log.jsonl", "time": "at"}, {"path": f"{tmp_path}/day-{{date}}.jsonl", "name": "days"}]
+        return stage.execute(ingest.STAGE, conf(*dated, interval_end=end), str(tmp_path / where / str(number))).outputs["records"].sha256
 
     write(tmp_path / "day-2025-12-31.jsonl", rows(3, 10_000))
     lived = []
@@ -131,6 +135,12 @@ def test_the_run_refuses_to_go_without_licence_and_consent(tmp_path):
     (tmp_path / "c.yaml").write_text("ingest: {sources: [{kind: docs, licence: x, consent: y, path: z}]}")
     with pytest.raises(ContractError, match=r"unknown key `.*docs\.path`"):
         config.load(str(tmp_path / "c.yaml"))
+
+
+def test_the_page_about_sources_shows_a_valid_config():
+    (block,) = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs/sources.md").read_text(), re.DOTALL)
+    shown = config.Config.model_validate(yaml.safe_load(block)).ingest.sources
+    assert {source.kind for source in shown} == set(sources.KINDS)
 
 
 def test_a_source_that_breaks_half_way_leaves_no_half_output(home, tmp_path):
@@ -222,4 +232,4 @@ def test_memory_stays_bounded_as_data_grows(home, tmp_path):
 
     small, large = peak(100_000), peak(1_000_000)
     print(f"\n100,000 records: {small / 1024:.0f} MB, 1,000,000: {large / 1024:.0f} MB")
-    assert large < 1 << 20 and large < 2 * small, resource.getpagesize()
+    assert large < 1 << 20 and large < 2 * small

@@ -74,7 +74,9 @@ def test_a_database_that_goes_away_half_way(database, monkeypatch):
     one = sql("select n::text as instruction, repeat('x', 1000) as output from generate_series(1, 200000) n").read()
     next(one)
     with sa.create_engine(database).connect() as db:
-        db.execute(sa.text("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname = current_database()"))
+        other = "from pg_stat_activity where pid <> pg_backend_pid() and datname = current_database()"
+        assert db.execute(sa.text(f"select query {other}")).scalar_one().startswith("FETCH"), "streamed by a cursor of the server's"
+        db.execute(sa.text(f"select pg_terminate_backend(pid) {other}"))
     with pytest.raises(TransientError, match="does not answer"):
         list(one)
 
