@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from flywheel import stage
-from flywheel.config import Source
 from flywheel.registry import Version
 from flywheel.settings import settings
 from tasks.metrics import METRICS
@@ -18,7 +17,7 @@ def write(ctx: stage.Context, version: Version, report: dict[str, Any]) -> str:
     train = ctx.upstream("train")
     verdict = json.loads(ctx.fetch("gate.verdict").read_bytes())
     champion = f"version {version.reference}" if version.reference else "the base model"
-    sources = sorted({(name_of(s), s.licence, s.consent) for s in conf.ingest.sources})
+    sources = sorted({(s.label, s.licence, s.consent) for s in conf.ingest.sources})
     return f"""---
 base_model: {version.base}
 library_name: peft
@@ -51,11 +50,6 @@ Code `{version.code_digest[:16]}`, image `{version.image or "none: run as a loca
 ## Limits
 {conf.register_.limits} Contact: {conf.register_.contact}.
 """
-
-
-def name_of(source: Source) -> str:
-    """How a source is called: its name, its file, or its kind."""
-    return source.name or source.path.rsplit("/", 1)[-1] or source.kind
 
 
 def figures(name: str, m: dict[str, Any]) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
     python -m tasks.ingest --config config/flywheel.yaml --run-dir .flywheel/store/runs/hand/1
 
-Outputs: `records` (JSONL of Example) and `quarantine` (JSONL of file, line, reason, text).
+Outputs: `records` (JSONL of Example, sorted by id: the same records give the same bytes, in whatever order they came) and
+`quarantine` (JSONL of file, line, reason, text). Nothing is held in memory but what an external sort needs.
 """
 
 from __future__ import annotations
@@ -10,44 +11,45 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import datetime
+from typing import IO
 
 from flywheel import stage, store
-from flywheel.config import Ingest
-from flywheel.errors import ContractError, DataError
+from flywheel.config import Ingest, Source
+from flywheel.errors import DataError
 from flywheel.ledger import BATCHES
 from flywheel.manifest import Artifact
 from flywheel.records import Example, Split, example_id, question
 from flywheel.settings import settings
 from tasks import sources
+from tasks.sources.sorting import Sorter
+
+ID_CHARS = 32
 
 
-def batches(until: str) -> dict[str, Artifact]:
-    """The examples of every curated batch claimed by a moment (ISO; empty: all), by batch id."""
+def batches(until: datetime | None) -> dict[str, Artifact]:
+    """The examples of every curated batch claimed by a moment (None: all), by batch id."""
     folder = store.join(settings().store, BATCHES)
     found = {}
     for name in store.list_names(folder):
         batch = json.loads(store.read_bytes(store.join(folder, name)))
-        if not until or datetime.fromisoformat(batch["claimed"]) <= moment(until):
+        if until is None or datetime.fromisoformat(batch["claimed"]) <= until:
             found[batch["id"]] = Artifact.model_validate(batch["examples"])
     return found
 
 
-def moment(text: str) -> datetime:
-    """An ISO time with its zone; UTC when it names none."""
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ContractError(f"{text} is not an ISO time", where="ingest.interval_end", mend="Write it as 2026-01-31T02:00:00+00:00.") from error
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+def end_of(conf: Ingest) -> datetime | None:
+    """The moment after which a record is left for a later run."""
+    return sources.moment(conf.interval_end) if conf.interval_end else None
 
 
 def extra(ctx: stage.Context) -> dict[str, Artifact]:
     """Sources and batches are inputs: a changed file or a new batch is new work."""
-    conf = ctx.config.ingest
-    found = {f"source.{i}": Artifact(uri=s.path or s.kind, sha256=sources.identity(s), bytes=0) for i, s in enumerate(conf.sources)}
+    conf, end = ctx.config.ingest, end_of(ctx.config.ingest)
+    found = {f"source.{i}": Artifact(uri=s.label, sha256=sources.reader(s, end).identity(), bytes=0) for i, s in enumerate(conf.sources)}
     if conf.feedback:
-        found.update({f"batch.{name}": artifact for name, artifact in batches(conf.interval_end).items()})
+        found.update({f"batch.{name}": artifact for name, artifact in batches(end).items()})
     return found
 
 
@@ -59,55 +61,82 @@ def split_of(group: str, conf: Ingest, seed: int) -> Split:
     return "reserve" if point < conf.heldout + conf.reserve else "train"
 
 
+def example(row: sources.Row, source: Source, conf: Ingest, seed: int) -> Example:
+    """A row as a record of the flywheel. A conversation goes where its opening question goes, unless its owner named a group."""
+    opening = next((turn.content for turn in row.history if turn.role == "user"), None)
+    group = row.group or (question(row.instruction, row.input) if opening is None else question(opening, ""))
+    return Example(
+        id=example_id(row.instruction, row.input, row.output, history=row.history, rejected=row.rejected, liked=row.liked),
+        history=row.history, instruction=row.instruction, input=row.input, output=row.output, rejected=row.rejected, liked=row.liked,
+        group=group, split=split_of(group, conf, seed), slice=row.slice, source=source.name or source.kind, licence=source.licence, consent=source.consent,
+    )  # fmt: skip
+
+
 def run(ctx: stage.Context) -> None:
-    """Read, reject what is no record, split, and write."""
-    conf, seed = ctx.config.ingest, ctx.config.seed
-    examples: list[Example] = []
-    rejected: list[sources.Rejected] = []
-    for source in conf.sources:
-        ctx.say(f"reading {source.name or source.path or source.kind} ({source.licence}; {source.consent})")
-        for found in sources.read(source):
-            if isinstance(found, sources.Rejected):
-                rejected.append(found)
-                continue
-            uri, line, row = found
-            if not row.instruction.strip() or not row.output.strip():
-                rejected.append(sources.Rejected(uri, line, "instruction or output is empty", row.model_dump_json()[:2000]))
-                continue
-            group = row.group or question(row.instruction, row.input)
-            examples.append(Example(
-                id=example_id(row.instruction, row.input, row.output), instruction=row.instruction, input=row.input, output=row.output,
-                group=group, split=split_of(group, conf, seed), slice=row.slice, source=source.name or source.kind, licence=source.licence, consent=source.consent,
-            ))  # fmt: skip
-            ctx.progress(f"  {len(examples)} records so far")
+    """Read, reject what is no record, split, sort, and write."""
+    conf = ctx.config.ingest
+    records, counts = Sorter(ctx.path(".")), Counter[str]()
+    with open(ctx.path("quarantine.jsonl"), "wb") as quarantine:
+        for source in sorted(conf.sources, key=lambda s: s.model_dump_json()):  # so that their order in the config changes nothing
+            _collect(ctx, source, records, quarantine, counts)
     curated = [name for name in ctx.inputs if name.startswith("batch.")]
     for name in curated:
-        examples.extend(Example.model_validate_json(line) for line in ctx.fetch(name).read_bytes().splitlines())
-    if not examples:
+        with open(ctx.fetch(name), "rb") as batch:
+            for line in batch:
+                records.add(_sortable(Example.model_validate_json(line)))
+                counts["read"] += 1
+    if not counts["read"]:
         raise DataError(
-            f"no usable record in any source ({len(rejected)} lines rejected)", where="ingest.sources", mend="See quarantine.jsonl beside the outputs."
+            f"no usable record in any source ({counts['rejected']} lines rejected)", where="ingest.sources", mend="See quarantine.jsonl beside the outputs."
         )
-    if conf.limit:
-        examples = _limited(examples, conf.limit)
-    with open(ctx.path("records.jsonl"), "w") as file:
-        file.writelines(e.model_dump_json() + "\n" for e in examples)
-    with open(ctx.path("quarantine.jsonl"), "w") as file:
-        file.writelines(json.dumps({"file": r.source, "line": r.line, "reason": r.reason, "text": r.text}) + "\n" for r in rejected)
-    for bad in rejected[:3]:
-        ctx.say(f"  rejected {bad.source}:{bad.line}: {bad.reason}")
-    counts = Counter(e.split for e in examples)
-    ctx.say(f"{len(examples)} records ({dict(counts)}), {len(curated)} batches of feedback, {len(rejected)} lines rejected")
-    ctx.output("records", ctx.path("records.jsonl"), len(examples))
-    ctx.output("quarantine", ctx.path("quarantine.jsonl"), len(rejected))
-    ctx.metrics |= {"records": len(examples), "rejected": len(rejected), "batches": len(curated), **{str(split): n for split, n in counts.items()}}
+    splits = Counter[str]()
+    with open(ctx.path("records.jsonl"), "wb") as file:
+        for split, line, repeated in _limited(records, conf.limit):
+            file.write(line)
+            splits[split] += 1
+            counts["duplicates"] += repeated
+    written = sum(splits.values())
+    ctx.say(f"{written} records ({dict(splits)}), {len(curated)} batches of feedback, {counts['rejected']} lines rejected, {counts['later']} left for later")
+    ctx.output("records", ctx.path("records.jsonl"), written)
+    ctx.output("quarantine", ctx.path("quarantine.jsonl"), counts["rejected"])
+    ctx.metrics |= {"records": written, **{n: counts[n] for n in ("read", "rejected", "later", "duplicates")}, "batches": len(curated), **splits}
 
 
-def _limited(examples: list[Example], limit: int) -> list[Example]:
-    """At most `limit` of each split, those with the smallest ids, in their order."""
-    kept: set[str] = set()
-    for split in ("train", "heldout", "reserve"):
-        kept.update(sorted({e.id for e in examples if e.split == split})[:limit])
-    return [e for e in examples if e.id in kept]
+def _collect(ctx: stage.Context, source: Source, records: Sorter, quarantine: IO[bytes], counts: Counter[str]) -> None:
+    """One source's records into the sorter, and what was wrong with the others into quarantine."""
+    conf, seed = ctx.config.ingest, ctx.config.seed
+    ctx.say(f"reading {source.label} ({source.licence}; {source.consent})")
+    reader = sources.reader(source, end_of(conf), ctx.path("."))
+    shown = 0
+    for found in reader.read():
+        if isinstance(found, sources.Rejected):
+            line = {"file": found.source, "line": found.line, "reason": found.reason, "text": found.text}
+            quarantine.write(json.dumps(line).encode() + b"\n")
+            counts["rejected"] += 1
+            shown += 1
+            if shown <= 3:
+                ctx.say(f"  rejected {found.source}:{found.line}: {found.reason}")
+        else:
+            records.add(_sortable(example(found[2], source, conf, seed)))
+            counts["read"] += 1
+            ctx.progress(f"  {counts['read']} records so far")
+    counts["later"] += reader.later
+
+
+def _sortable(example: Example) -> bytes:
+    """A line that sorts by id, then by split, then by all else."""
+    return f"{example.id}{example.split}\t{example.model_dump_json()}\n".encode()
+
+
+def _limited(records: Sorter, limit: int | None) -> Iterator[tuple[str, bytes, bool]]:
+    """(split, JSON line, is it the same text as the line before) of at most `limit` texts of each split, those with the smallest ids."""
+    texts, last = Counter[str](), b""
+    for key, line in (line.split(b"\t", 1) for line in records):
+        split, repeated = key[ID_CHARS:].decode(), key == last
+        texts[split] += not repeated
+        last = key
+        if limit is None or texts[split] <= limit:
+            yield split, line, repeated
 
 
 STAGE = stage.Stage("ingest", run, extra=extra)

@@ -1,28 +1,175 @@
-"""Where records come from: the config of `ingest`."""
+"""Where records come from: the config of `ingest`. One class a kind of source; docs/sources.md shows each in YAML."""
 
 from __future__ import annotations
 
-from typing import Literal
+from string import Template
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from flywheel.config.section import Section, Share
 
+Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Column = Literal["instruction", "input", "output", "history", "messages", "prompt", "chosen", "rejected", "completion", "label", "liked", "group", "slice"]
+SECRET = ("authorization", "cookie", "key", "token", "secret")
 
-class Source(Section):
-    """Where records come from. A run refuses a source without licence and consent."""
 
-    kind: Literal["docs", "files"]
-    name: str = ""
-    path: str = Field("", description="files: a path, glob or URL of .jsonl, .csv or .parquet")
-    licence: str = Field(min_length=1, description="SPDX name or a sentence")
-    consent: str = Field(min_length=1, description="On what ground the text may be trained on")
+class Origin(Section):
+    """What every source has. A run refuses a source without licence and consent."""
+
+    name: str = Field("", description="How its records are called; default: its kind")
+    licence: Said = Field(description="SPDX name or a sentence")
+    consent: Said = Field(description="On what ground the text may be trained on")
+    columns: dict[Column, str] = Field({}, description="Our field: theirs, e.g. {instruction: question, output: answer.text}; a dot goes inward")
+    time: str = Field("", description="Their field that says when a record came to be (ISO or Unix seconds); what came after the interval is left for later")
+
+    @property
+    def address(self) -> str:
+        """Where it lies, for people."""
+        return ""
+
+    @property
+    def label(self) -> str:
+        """How it is called in what people read: its name, its address, or its kind."""
+        return self.name or self.address or str(getattr(self, "kind", ""))
+
+
+class Prose(Section):
+    """How running text becomes records: the text is the output, and this the question."""
+
+    question: str = Field("{title}", description="The instruction; {title}, {address} and {number} (of the paragraph) are filled in")
+    each: Literal["page", "paragraph"] = Field("page", description="One record a page or file, or one a paragraph")
+
+    @field_validator("question")
+    @classmethod
+    def _fills(cls, value: str) -> str:
+        try:
+            value.format(title="", address="", number=1)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise ValueError("only {title}, {address} and {number} can be filled in") from error
+        return value
+
+
+class Polite(Section):
+    """How a server is asked."""
+
+    headers: dict[str, str] = Field({}, description="${NAME} takes an environment variable, e.g. Authorization: Bearer ${CRM_TOKEN}")
+    attempts: int = Field(5, ge=1, description="How often a request that waiting may cure is made")
+    backoff_seconds: float = Field(1, ge=0, description="Wait before the second attempt; it doubles")
+    per_second: float = Field(5, gt=0, description="Most requests a second")
+    timeout_seconds: float = Field(30, gt=0)
+
+    @field_validator("headers", "parameters", check_fields=False)
+    @classmethod
+    def _no_secret_in_yaml(cls, given: dict[str, str]) -> dict[str, str]:
+        for name, value in given.items():
+            if any(word in name.lower() for word in SECRET) and not Template(value).get_identifiers():
+                raise ValueError(f"{name} is a secret: write ${{VARIABLE}} and set that environment variable")
+        return given
+
+
+class Docs(Origin):
+    """The standard library's own docstrings, as questions and answers."""
+
+    kind: Literal["docs"]
+
+
+class Files(Origin, Prose):
+    """JSONL, CSV, Parquet or plain text, `.gz` too; a path, a glob, s3://, gs://, abfs:// or http(s)://."""
+
+    kind: Literal["files"]
+    path: str = Field(min_length=1, description="May hold {date} (2026-01-31 or 20260131): a file is taken once its day is over")
+    format: Literal["auto", "jsonl", "csv", "parquet", "txt"] = Field("auto", description="auto: by the file's name")
+
+    @property
+    def address(self) -> str:
+        """The last part of the path."""
+        return self.path.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+
+
+class Pages(Section):
+    """Pages are numbered; the first without a record is the end."""
+
+    by: Literal["page"]
+    parameter: str = "page"
+    first: int = 1
+
+
+class Cursor(Section):
+    """Each reply holds the key of the next one; none is the end."""
+
+    by: Literal["cursor"]
+    parameter: str = "cursor"
+    at: str = Field(min_length=1, description="Where the key is in the reply, e.g. meta.next")
+
+
+class Link(Section):
+    """Each reply holds the address of the next one; none is the end."""
+
+    by: Literal["link"]
+    at: str = Field("", description="Where the address is in the reply, e.g. links.next; empty: the Link header")
+
+
+class Http(Origin, Polite):
+    """A JSON API."""
+
+    kind: Literal["http"]
+    url: str = Field(pattern=r"^https?://", description="{interval_end} is filled in, here and in `parameters`")
+    parameters: dict[str, str] = Field({}, description="The query, e.g. {before: '{interval_end}'}; ${NAME} as in `headers`")
+    records: str = Field("", description="Where the records are in the reply, e.g. data.items; empty: the reply is the list")
+    paging: Annotated[Pages | Cursor | Link, Field(discriminator="by")] | None = None
 
     @model_validator(mode="after")
-    def _path_for_files(self) -> Source:
-        if self.kind == "files" and not self.path:
-            raise ValueError("a source of kind files needs a path")
+    def _no_password_in_yaml(self) -> Http:
+        if urlsplit(self.url).password:
+            raise ValueError("the url holds a password: use a header with ${VARIABLE}")
         return self
+
+    @property
+    def address(self) -> str:
+        """The URL without its query."""
+        return self.url.split("?")[0]
+
+
+class Web(Origin, Polite, Prose):
+    """Web pages: their main text, where robots.txt lets us."""
+
+    kind: Literal["web"]
+    urls: tuple[Annotated[str, StringConstraints(pattern=r"^https?://")], ...] = Field(min_length=1)
+    agent: str = Field("flywheel", pattern=r"^[A-Za-z][\w./-]*$", description="The name that robots.txt and the server see")
+    per_second: float = Field(1, gt=0, description="Most requests a second; robots.txt may ask for fewer")
+
+    @property
+    def address(self) -> str:
+        """The hosts."""
+        return ", ".join(sorted({urlsplit(url).netloc for url in self.urls}))
+
+
+class Sql(Origin):
+    """The rows of a query, streamed."""
+
+    kind: Literal["sql"]
+    query: str = Field(min_length=1, description=":interval_end is bound, e.g. select … where created <= :interval_end")
+    url_variable: str = Field("FLYWHEEL_DATABASE_URL", description="Environment variable that holds the SQLAlchemy URL")
+
+
+class Hub(Origin):
+    """A data set of the Hugging Face hub, or a folder that holds a copy of one."""
+
+    kind: Literal["hub"]
+    dataset: str = Field(min_length=1, description="A hub id, or a folder: a clone of its repository, or what save_to_disk wrote")
+    config: str = Field("", description="The data set's own configuration, where it has several")
+    split: str = "train"
+    revision: str = Field("main", description="Of a hub id: a branch, tag or commit")
+
+    @property
+    def address(self) -> str:
+        """The data set's id, or its folder's name."""
+        return self.dataset.rstrip("/") if self.dataset.count("/") == 1 else self.dataset.rstrip("/").rsplit("/", 1)[-1]
+
+
+Source = Annotated[Docs | Files | Http | Web | Sql | Hub, Field(discriminator="kind")]
 
 
 class Ingest(Section):

@@ -60,7 +60,7 @@ def test_a_damaged_output_is_not_a_cache_hit(ready):
     [
         ("", 3, "empty"),
         ("{broken\n{worse", 3, "no usable record"),
-        ("PAR1....", 2, "not JSONL"),
+        ("PAR1....", 3, "it is Parquet"),
     ],
 )
 def test_bad_files_end_in_a_sentence_and_the_contract_code(ready, tmp_path, content, code, words):
