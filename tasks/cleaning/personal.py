@@ -27,7 +27,7 @@ CARD = re.compile(
     r"(?<!\w)(?<![0-9][.,/-])(?:[0-9]{4}([ -]?)[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{1,3})?|3[0-9]{3}([ -]?)[0-9]{6}\2[0-9]{4,5})(?!\w|[.,/-][0-9])"
 )
 ISSUER = re.compile(r"4(?:\d{15}|\d{18})|(?:5[1-5]|2[2-7]|6[045]|35)\d{14}|3[47]\d{13}|3[0689]\d{12}|62\d{14,17}")
-IPV4 = re.compile(r"(?<![\w.-])(?<![=<>~!]=)(?<!\w/)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w-]|\.[0-9])")
+IPV4 = re.compile(r"(?<![\w.-])(?<![=<>~!]=)(?<!\w/)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w-]|\.\w)")
 IPV6 = re.compile(r"(?<![\w:.])[23][0-9a-fA-F]{3}(?::[0-9a-fA-F]{0,4}){2,7}(?![\w:])")
 VERSION = re.compile(r"(?:version|ver\.?|release|section|chapter|build|firmware|revision|rev\.?|§)\s{0,2}$", re.IGNORECASE)
 
@@ -77,7 +77,9 @@ def _ip(text: str) -> str:
             address = ipaddress.ip_address(match[0])
         except ValueError:
             return False
-        like_a_version = address.version == 4 and (max(address.packed) < 10 or VERSION.search(text, max(0, match.start() - 12), match.start()))
+        like_a_version = address.version == 4 and (
+            sum(part < 10 for part in address.packed) >= 3 or VERSION.search(text, max(0, match.start() - 12), match.start())
+        )
         return address.is_global and not address.is_multicast and not like_a_version
 
     for form in (IPV4, IPV6):

@@ -13,15 +13,24 @@ from stdnum import isbn
 from flywheel.errors import ContractError
 from tasks.cleaning.masking import Mask
 
-GAP = r"[ .()/\u2010-\u2013-]"
-CANDIDATE = re.compile(rf"(?<!\w)(?<![\w>][-./,:=])(?:\+|\(\+?)?[0-9](?:{GAP}{{0,2}}[0-9]){{6,16}}(?!\w|[-./,:][\w])")
-LAST_GROUP = re.compile(rf"{GAP}+[0-9]+$")
+DASH = "\u2010-\u2013-"  # hyphens and the en dash
+CANDIDATE = re.compile(rf"(?<![\w+])(?<![0-9>][./,:-])(?<!\w/)(?<![A-Za-z]-)(?:\+|\(\+?)?[0-9](?:[ .()/{DASH}]{{0,3}}[0-9]){{6,16}}(?!\w|[./,:-]\w)")
+LAST_GROUP = re.compile(r" [^0-9]*[0-9]+$")
 CUE = re.compile(r"\b(?:telephone|phone|tel|mobile|cell|call|fax|whatsapp|signal|sms|text|ring|dial|reach|handy|telefon)\b[^0-9\n]{0,20}$", re.IGNORECASE)
-# (212) 555-0187, 212-555-0187, 212.555.0187, 1-212-555-0187: the form of North America, dialled or not.
-AMERICAN = re.compile(r"(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}([.-]))[2-9][0-9]{2}(?(1)\1|[ .-])[0-9]{4}")
+# 555-0187, after such a word.
 LOCAL = re.compile(r"[2-9][0-9]{2}[ .-][0-9]{4}")
-DATE = re.compile(r"(?:[0-9]{4}([-./])[0-9]{1,2}\1[0-9]{1,2}|[0-9]{1,2}([-./])[0-9]{1,2}\2[0-9]{2,4})(?![0-9])")
-GROUPED = re.compile(rf"\(?0[1-9][0-9]*\)?(?:{GAP}+[0-9]{{2,}})+|\([0-9]{{2,5}}\)(?:{GAP}*[0-9]{{2,}})+")
+# (415) 555-0187, 415.555.0187, 1-415-555-0187: the form of North America, dialled or not.
+AMERICAN = re.compile(r"(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}([.-]))[2-9][0-9]{2}(?(1)\1|[ .-])[0-9]{4}")
+# 020 7946 0958, (030) 12 34 56 78, 0171/1234567, (11) 91234-5678: a trunk zero or an area code in brackets, then groups; 9 digits or more.
+GROUPED = re.compile(
+    r"(?=(?:[^0-9]?[^0-9]?[^0-9]?[0-9]){9})"
+    rf"(?:\(0[1-9][0-9]{{0,4}}\) ?|0[1-9][0-9]{{0,5}}[ ./{DASH}]{{1,3}}|\([1-9][0-9]{{1,4}}\) ?(?=[0-9]{{4,5}}[ -]))"
+    rf"[0-9]{{2,}}(?:[ .{DASH}][0-9]{{2,}})*"
+)
+SPACED = re.compile(rf"[0-9][ ().{DASH}]{{1,2}}[0-9]{{2,}}")
+DATE = re.compile(r"(?:[0-9]{4}([-./])[0-9]{1,2}\1[0-9]{1,2}|[0-9]{1,2}([-./])[0-9]{1,2}\2[0-9]{2,4})(?!\.?[0-9])")
+BOOK = re.compile(r"\bISBN\W{0,3}(?:1[03])?\W{0,3}$", re.IGNORECASE)
+ONE_DIGIT = re.compile(r"[^0-9][0-9]$")
 
 
 def phone(regions: tuple[str, ...]) -> Mask:
@@ -44,10 +53,10 @@ def phone(regions: tuple[str, ...]) -> Mask:
 
     def is_phone(found: str, cue: bool) -> bool:
         bare = found.lstrip("(")
-        if bare.startswith("+"):
-            return possible(bare)
-        if DATE.match(found) or isbn.is_valid(found):
+        if ONE_DIGIT.search(found) or sum(map(str.isdigit, found)) < 7:
             return False
+        if bare.startswith("+"):
+            return valid(bare, None) or (bool(SPACED.search(bare)) and possible(bare))
         if bare.startswith("00") and valid("+" + bare[2:], None):
             return True
         if AMERICAN.fullmatch(found) or (cue and LOCAL.fullmatch(found)):
@@ -56,7 +65,11 @@ def phone(regions: tuple[str, ...]) -> Mask:
 
     def mask(text: str) -> str:
         def replace(match: re.Match[str]) -> str:
-            found, cue = match[0], bool(CUE.search(text, max(0, match.start() - 40), match.start()))
+            found, start = match[0], match.start()
+            before = text[max(0, start - 40) : start]
+            if DATE.match(found) or BOOK.search(before) or isbn.isbn_type(found) == "ISBN13":
+                return found
+            cue = bool(CUE.search(before))
             while not is_phone(found, cue):  # another number may have come along behind it
                 shorter = LAST_GROUP.sub("", found)
                 if shorter == found:

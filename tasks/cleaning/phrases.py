@@ -1,6 +1,6 @@
 """Lists of words and phrases: profanity, toxicity, and the marks of a model that speaks of itself.
 
-A text is split into words once; a pattern is tried only where the longest word of one of its phrases is there.
+A text is split into words once; the pattern of a list is tried only where every word of one of its phrases is there.
 """
 
 from __future__ import annotations
@@ -72,20 +72,22 @@ def finder(path: str, option: str) -> Find:
         raise ContractError("there is no such file", where=where, mend="Mend the path.") from error
     except UnicodeDecodeError as error:
         raise ContractError("this is not UTF-8 text", where=where, mend="Save it as UTF-8.") from error
-    phrases = [words(line) for line in text.splitlines() if not line.lstrip().startswith("#")]
+    phrases = [_split(line) for line in text.splitlines() if not line.lstrip().startswith("#")]
     phrases = [phrase for phrase in phrases if phrase]
     if not phrases:
         raise ContractError("the list is empty", where=where, mend="Write a phrase a line, or leave the step out.")
     longest = frozenset(max(phrase, key=len) for phrase in phrases)
+    sets = [frozenset(phrase) for phrase in phrases]
     between = r"\W{1,4}"  # a space, an apostrophe, a comma and a space
     forms = sorted((between.join(map(re.escape, phrase)) for phrase in phrases), key=len, reverse=True)
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(forms)})(?!\w)", re.IGNORECASE)
 
     def find(text: str) -> str:
-        if longest.isdisjoint(words(text)):
+        there = words(text)
+        if longest.isdisjoint(there) or not any(phrase <= there for phrase in sets):
             return ""
         found = pattern.search(text)
-        return " ".join(words(found[0])) if found else ""
+        return " ".join(_split(found[0])) if found else ""
 
     return find
 
@@ -102,10 +104,14 @@ class _Gaps(dict[int, str]):
 GAPS = _Gaps()
 
 
+def _split(text: str) -> list[str]:
+    return text.lower().translate(GAPS).split()
+
+
 @lru_cache(maxsize=8)  # three steps in a row read the same answer
-def words(text: str) -> tuple[str, ...]:
+def words(text: str) -> frozenset[str]:
     """The words of a text in lower case, as `\\w+` sees them."""
-    return tuple(text.lower().translate(GAPS).split())
+    return frozenset(_split(text))
 
 
 def _read(texts: Texts, everywhere: bool) -> Iterable[str]:
