@@ -5,35 +5,17 @@ from __future__ import annotations
 from flywheel.config.steps import Language
 from flywheel.errors import ContractError
 from tasks.cleaning.record import Judge, Texts
+from tasks.cleaning.words import words
 
-# Words that are common in English and no word of its neighbours.
+# Words that are frequent in English and in no other language (so without `in` and `is`): nowhere else are they so many of a text's different words.
 ENGLISH = frozenset(
     (
-        "the",
-        "and",
-        "of",
-        "to",
-        "with",
-        "that",
-        "this",
-        "which",
-        "from",
-        "are",
-        "by",
-        "if",
-        "it",
-        "when",
-        "not",
-        "will",
-        "can",
-        "you",
-        "your",
-        "has",
-        "have",
-        "as",
+        "the", "and", "of", "to", "for", "with", "that", "this", "which", "from", "are", "be", "by", "if", "it", "or", "on", "when", "not",
+        "can", "you", "your", "has", "have", "were", "but", "any", "one", "its", "other", "than", "there", "may", "must", "should", "would", "they",
+        "their", "only", "used", "into", "then", "does", "what", "how", "why",
     )
-)
-ENOUGH = 0.15
+)  # fmt: skip
+ENOUGH = 0.12
 NO_LANGUAGE = "zxx"  # formulas, code
 
 
@@ -52,12 +34,11 @@ def language(options: Language) -> Judge:
         """The language that a text surely is in and should not be, or an empty string."""
         if len(text) < options.min_chars:
             return ""
-        sample = text[: options.sample]
         if english:
-            words = sample.split()
-            if sum(map(ENGLISH.__contains__, words)) >= ENOUGH * len(words):
+            there = words(text)
+            if len(ENGLISH & there) >= ENOUGH * len(there):
                 return ""
-        name, confidence = model.classify(sample)
+        name, confidence = model.classify(text[: options.sample])
         return name if confidence >= options.min_confidence and name not in allowed else ""
 
     def judge(texts: Texts) -> tuple[Texts, str]:

@@ -10,10 +10,11 @@ from tasks.cleaning.record import Judge, Texts, edited
 Mask = Callable[[str], str]
 
 
-def by_policy(step: str, policy: Policy, masks: Mapping[str, Mask]) -> Judge:
+def by_policy(step: str, policy: Policy, masks: Mapping[str, Mask], hint: Callable[[str], object]) -> Judge:
     """`mask`: apply the masks to every text until they find nothing more; `drop`: reject the record by the first that finds something.
 
-    `masks` are named by what they find, as it reads in "… was found".
+    `masks` are named by what they find, as it reads in "… was found". Texts without a hint are
+    ones in which no mask would find anything.
     """
 
     def edit(text: str) -> str:
@@ -24,15 +25,17 @@ def by_policy(step: str, policy: Policy, masks: Mapping[str, Mask]) -> Judge:
                 text = mask(text)
         return text
 
-    def judge_mask(texts: Texts) -> tuple[Texts, str]:
-        return edited(texts, edit), ""
-
-    def judge_drop(texts: Texts) -> tuple[Texts, str]:
+    def found(texts: Texts) -> str:
         history, *others = texts
-        for text in (*history, *others):
-            for what, mask in masks.items():
-                if mask(text) != text:
-                    return texts, f"{what} was found ({step}: drop)"
-        return texts, ""
+        return next((what for text in (*history, *others) for what, mask in masks.items() if mask(text) != text), "")
 
-    return judge_mask if policy == "mask" else judge_drop
+    def judge(texts: Texts) -> tuple[Texts, str]:
+        history, instruction, input, output, rejected = texts
+        if not hint("\n".join((instruction, input, output, rejected, *history))):
+            return texts, ""
+        if policy == "mask":
+            return edited(texts, edit), ""
+        what = found(texts)
+        return texts, f"{what} was found ({step}: drop)" if what else ""
+
+    return judge

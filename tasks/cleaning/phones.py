@@ -14,9 +14,13 @@ from flywheel.errors import ContractError
 from tasks.cleaning.masking import Mask
 
 DASH = "\u2010-\u2013-"  # hyphens and the en dash
-CANDIDATE = re.compile(rf"(?<![\w+])(?<![0-9>][./,:-])(?<!\w/)(?<![A-Za-z]-)(?:\+|\(\+?)?[0-9](?:[ .()/{DASH}]{{0,3}}[0-9]){{6,16}}(?!\w|[./,:-]\w)")
+CANDIDATE = re.compile(
+    rf"[0-9+(](?<![\w+].)(?<![0-9>][./,:-].)(?<!\w/.)(?<![A-Za-z]-.)(?:(?<=[0-9])|(?<=[+(])[0-9]|(?<=\()\+[0-9])(?:[ .()/{DASH}]{{0,3}}[0-9]){{6,16}}(?!\w|[./,:-]\w)"
+)
 LAST_GROUP = re.compile(r" [^0-9]*[0-9]+$")
-CUE = re.compile(r"\b(?:telephone|phone|tel|mobile|cell|call|fax|whatsapp|signal|sms|text|ring|dial|reach|handy|telefon)\b[^0-9\n]{0,20}$", re.IGNORECASE)
+CUE = re.compile(
+    r"\b(?:telephone|phone|tel|mobile|cell|call|fax|whatsapp|signal|sms|text|ring|dial|reach|handy|telefon|number is)\b[^0-9\n]{0,20}$", re.IGNORECASE
+)
 # 555-0187, after such a word.
 LOCAL = re.compile(r"[2-9][0-9]{2}[ .-][0-9]{4}")
 # (415) 555-0187, 415.555.0187, 1-415-555-0187: the form of North America, dialled or not.

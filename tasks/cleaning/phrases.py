@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 
 from flywheel import store
 from flywheel.config.steps import Hallucination, Profanity, Toxicity
 from flywheel.errors import ContractError
 from tasks.cleaning import models
 from tasks.cleaning.record import Judge, Texts
+from tasks.cleaning.words import split, words
 from tasks.suites import locate
 
 Find = Callable[[str], str]
@@ -72,7 +72,7 @@ def finder(path: str, option: str) -> Find:
         raise ContractError("there is no such file", where=where, mend="Mend the path.") from error
     except UnicodeDecodeError as error:
         raise ContractError("this is not UTF-8 text", where=where, mend="Save it as UTF-8.") from error
-    phrases = [_split(line) for line in text.splitlines() if not line.lstrip().startswith("#")]
+    phrases = [split(line) for line in text.splitlines() if not line.lstrip().startswith("#")]
     phrases = [phrase for phrase in phrases if phrase]
     if not phrases:
         raise ContractError("the list is empty", where=where, mend="Write a phrase a line, or leave the step out.")
@@ -87,31 +87,9 @@ def finder(path: str, option: str) -> Find:
         if longest.isdisjoint(there) or not any(phrase <= there for phrase in sets):
             return ""
         found = pattern.search(text)
-        return " ".join(_split(found[0])) if found else ""
+        return " ".join(split(found[0])) if found else ""
 
     return find
-
-
-class _Gaps(dict[int, str]):
-    """For str.translate: letters, digits and `_` in lower case, all else a space; filled as characters turn up."""
-
-    def __missing__(self, code: int) -> str:
-        char = chr(code)
-        self[code] = char if char.isalnum() or char == "_" else " "
-        return self[code]
-
-
-GAPS = _Gaps()
-
-
-def _split(text: str) -> list[str]:
-    return text.lower().translate(GAPS).split()
-
-
-@lru_cache(maxsize=8)  # three steps in a row read the same answer
-def words(text: str) -> frozenset[str]:
-    """The words of a text in lower case, as `\\w+` sees them."""
-    return frozenset(_split(text))
 
 
 def _read(texts: Texts, everywhere: bool) -> Iterable[str]:
