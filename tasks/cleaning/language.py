@@ -10,12 +10,12 @@ from tasks.cleaning.words import words
 # Words that are frequent in English and in no other language (so without `in` and `is`): nowhere else are they so many of a text's different words.
 ENGLISH = frozenset(
     (
-        "the", "and", "of", "to", "for", "with", "that", "this", "which", "from", "are", "be", "by", "if", "it", "or", "on", "when", "not",
+        "the", "and", "of", "to", "for", "with", "that", "this", "which", "from", "are", "be", "by", "if", "it", "or", "when", "not",
         "can", "you", "your", "has", "have", "were", "but", "any", "one", "its", "other", "than", "there", "may", "must", "should", "would", "they",
         "their", "only", "used", "into", "then", "does", "what", "how", "why",
     )
 )  # fmt: skip
-ENOUGH = 0.12
+ENOUGH = 0.1
 NO_LANGUAGE = "zxx"  # formulas, code
 
 
