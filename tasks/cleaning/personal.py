@@ -29,7 +29,7 @@ CARD = re.compile(
 ISSUER = re.compile(r"4(?:\d{15}|\d{18})|(?:5[1-5]|2[2-7]|6[045]|35)\d{14}|3[47]\d{13}|3[0689]\d{12}|62\d{14,17}")
 IPV4 = re.compile(r"[0-9](?<![\w.-].)(?<![=<>~!]=.)(?<!\w/.)[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![\w-]|\.\w)")
 IPV6 = re.compile(r"[23](?<![\w:.].)[0-9a-fA-F]{3}(?::[0-9a-fA-F]{0,4}){2,7}(?![\w:])")
-VERSION = re.compile(r"(?:version|ver\.?|release|section|chapter|build|firmware|revision|rev\.?|§)\s{0,2}$", re.IGNORECASE)
+VERSION = re.compile(r"\b(?:version|ver\.?|release|firmware|revision|rev\.?)\s{0,2}$", re.IGNORECASE)
 
 
 def personal(options: Personal) -> Judge:
@@ -64,11 +64,15 @@ def _iban(text: str) -> str:
 
 
 def _card(text: str) -> str:
-    def is_card(match: re.Match[str]) -> bool:
-        digits = re.sub("[ -]", "", match[0])
-        return bool(ISSUER.fullmatch(digits)) and luhn.is_valid(digits)
+    def replace(match: re.Match[str]) -> str:
+        found = match[0]
+        for size in (len(found), found.rfind(match[1] or "-")):  # the last group may be another number
+            digits = re.sub("[ -]", "", found[: max(size, 0)])
+            if ISSUER.fullmatch(digits) and luhn.is_valid(digits):
+                return "<card>" + found[size:]
+        return found
 
-    return CARD.sub(lambda m: "<card>" if is_card(m) else m[0], text)
+    return CARD.sub(replace, text)
 
 
 def _ip(text: str) -> str:

@@ -19,7 +19,9 @@ CANDIDATE = re.compile(
 )
 LAST_GROUP = re.compile(r" [^0-9]*[0-9]+$")
 CUE = re.compile(
-    r"\b(?:telephone|phone|tel|mobile|cell|call|fax|whatsapp|signal|sms|text|ring|dial|reach|handy|telefon|number is)\b[^0-9\n]{0,20}$", re.IGNORECASE
+    r"\b(?:telephone|phone|tel|mobile|cell|call|fax|whatsapp|signal|sms|text|ring|dial|reach|handy|telefon|number is)\b"
+    r"(?:\W{1,3}(?:me|us|him|her|them|at|on|is|no|nr|number|to|my|or|the)\b){0,3}\W{0,4}$",
+    re.IGNORECASE,
 )
 # 555-0187, after such a word.
 LOCAL = re.compile(r"[2-9][0-9]{2}[ .-][0-9]{4}")
@@ -69,17 +71,18 @@ def phone(regions: tuple[str, ...]) -> Mask:
 
     def mask(text: str) -> str:
         def replace(match: re.Match[str]) -> str:
-            found, start = match[0], match.start()
-            before = text[max(0, start - 40) : start]
+            whole, start = match[0], match.start()
+            lead = "(" if whole[0] == "(" and ")" not in whole else ""  # the bracket is the sentence's
+            found, before = whole[len(lead) :], text[max(0, start - 40) : start]
             if DATE.match(found) or BOOK.search(before) or isbn.isbn_type(found) == "ISBN13":
-                return found
+                return whole
             cue = bool(CUE.search(before))
             while not is_phone(found, cue):  # another number may have come along behind it
                 shorter = LAST_GROUP.sub("", found)
                 if shorter == found:
-                    return match[0]
+                    return whole
                 found = shorter
-            return "<phone>" + match[0][len(found) :]
+            return f"{lead}<phone>{whole[len(lead + found) :]}"
 
         return CANDIDATE.sub(replace, text)
 

@@ -45,7 +45,7 @@ BLOCK = re.compile(
 MIN_BLOCK = 64  # characters between the lines; less is an example of the form
 URL = re.compile(r"(://[^\s/:@]{0,100}:)([^\s/@<>{}$*]{1,200})@")
 BEARER = re.compile(r"(\b[Bb]earer\s{1,3}|\bsk-)([\w.~+/-]{20,}+={0,2})")
-ASSIGNED = re.compile(r"([:=](?<![:=].)[:=]?>?\s{0,3}[\"'`]?)([\w+/.~-]{16,}+={0,2})")
+ASSIGNED = re.compile(r"([:=](?<![:=].)[:=]?>?\s{0,3}[\"'`]?)([\w+/.~-]{16,}+={0,2}+(?!\w))")
 NAME = re.compile(r"(?:key|token|secret|passw|pwd|credential|auth)[\w.-]{0,20}[\"'`\]]{0,2}\s{0,3}$", re.IGNORECASE)
 EXAMPLES = frozenset(("password", "passwd", "passwort", "pass", "pwd", "pw", "secret", "token", "key", "xxx", "xxxx", "...", "…", "port"))
 RANDOM = 0.3  # changes between upper case, lower case and digits, a character: words and names have fewer, random text twice as many

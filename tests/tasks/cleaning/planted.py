@@ -1,6 +1,6 @@
 """Real prose with personal data and secrets planted in it, drawn by a seed; and what each default step costs on it.
 
-    PYTHONPATH=. .venv/ml/bin/python tests/tasks/cleaning/planted.py      # CPU-seconds of each step for 100,000 records
+PYTHONPATH=. .venv/ml/bin/python tests/tasks/cleaning/planted.py      # CPU-seconds of each step for 100,000 records
 """
 
 from __future__ import annotations
@@ -109,10 +109,10 @@ KINDS = {"<email>": email, "<phone>": phone, "<card>": card, "<iban>": iban, "<i
 
 
 def plant(record: Texts, placeholder: str, dice: random.Random) -> tuple[Texts, str]:
-    """The record with one thing of a kind between two of its sentences or words, and that thing."""
+    """The record with one thing of a kind between two of its words, no numbers, or as its input; and that thing."""
     thing = KINDS[placeholder](dice)
     words = record.output.split(" ")
-    at = dice.randrange(1, len(words))
+    at = dice.choice([i for i in range(1, len(words)) if words[i - 1].isalpha() and words[i].isalpha()] or [0])
     field = dice.choice(("output", "output", "input"))
     text = " ".join((*words[:at], thing, *words[at:])) if field == "output" else dice.choice((f"From {thing}.", f"({thing})", f"My contact: {thing}, thanks"))
     return record._replace(**{field: text}), thing
