@@ -21,6 +21,11 @@ class Step(Section):
 
     step: str
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files and folders whose content decides what the step does, as `tasks.suites.locate` takes them."""
+        return ()
+
 
 class Encoding(Step):
     """Mend text that was decoded with the wrong character set (mojibake)."""
@@ -53,15 +58,20 @@ class Personal(Step):
     names: str = Field("", description="Folder of a transformers token-classification model whose PER spans are names; empty: names stay")
     min_name_score: Share = 0.8
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The model for names."""
+        return (self.names,) if self.names else ()
+
 
 class Language(Step):
     """Reject a question or an answer that is surely in another language."""
 
     step: Literal["language"] = "language"
     allow: tuple[str, ...] = Field(("en",), min_length=1, description="ISO 639-1 codes")
-    min_letters: int = Field(60, ge=1, description="Shorter texts pass: nobody can tell")
+    min_chars: int = Field(60, ge=1, description="Shorter texts pass: nobody can tell")
     min_confidence: Share = Field(0.9, description="Only a language that is this sure is rejected")
-    sample: int = Field(300, ge=60, description="Characters looked at")
+    sample: int = Field(300, ge=60, description="Characters looked at, from the start")
 
 
 class Length(Step):
@@ -74,7 +84,7 @@ class Length(Step):
 
 
 class Repetition(Step):
-    """Reject answers that say one thing over and over."""
+    """Reject an answer that says one thing over and over."""
 
     step: Literal["repetition"] = "repetition"
     max_ngrams: Share = Field(0.4, description="Share of 4-word runs that were there before")
@@ -90,6 +100,11 @@ class Profanity(Step):
     words: str = Field("config/cleaning/profanity.txt", description="File of words and phrases, one a line")
     everywhere: bool = Field(False, description="Also read the question, earlier turns and the worse answer of a preference")
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The list."""
+        return (self.words,)
+
 
 class Toxicity(Step):
     """Reject answers that insult or threaten."""
@@ -101,12 +116,26 @@ class Toxicity(Step):
     toxic_labels: tuple[str, ...] = Field(("toxic", "toxicity"), description="Labels of that model that mean: toxic")
     min_score: Share = Field(0.8, description="Of that model")
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The list, and the model."""
+        return (self.words, self.model) if self.model else (self.words,)
+
 
 class Hallucination(Step):
     """Reject answers that speak of being a language model when nobody asked."""
 
     step: Literal["hallucination"] = "hallucination"
     markers: str = Field("config/cleaning/hallucination.txt", description="File of phrases, one a line")
+    asked: tuple[str, ...] = Field(
+        ("ai", "artificial", "assistant", "bot", "chatbot", "chatgpt", "cutoff", "gpt", "llm", "llms"),
+        description="A question with one of these words asked for it: its answer passes",
+    )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The list."""
+        return (self.markers,)
 
 
 # What mends comes before what judges: then the judges see the final text, and cleaning twice changes and rejects nothing more.
