@@ -7,7 +7,32 @@ from flywheel.errors import ContractError
 from tasks.cleaning.record import Judge, Texts
 
 # Words that are common in English and no word of its neighbours.
-ENGLISH = frozenset("the and of to with that this which from are by if it when not will can you your has have been its as".split())
+ENGLISH = frozenset(
+    (
+        "the",
+        "and",
+        "of",
+        "to",
+        "with",
+        "that",
+        "this",
+        "which",
+        "from",
+        "are",
+        "by",
+        "if",
+        "it",
+        "when",
+        "not",
+        "will",
+        "can",
+        "you",
+        "your",
+        "has",
+        "have",
+        "as",
+    )
+)
 ENOUGH = 0.15
 NO_LANGUAGE = "zxx"  # formulas, code
 

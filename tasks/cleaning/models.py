@@ -40,6 +40,7 @@ def _pipeline(task: str, folder: str, where: str, **options: Any) -> Any:
     import transformers
 
     try:
-        return transformers.pipeline(task, model=folder, device="cpu", **options)
+        pipeline: Any = transformers.pipeline  # its overloads want the task as a literal
+        return pipeline(task, model=folder, device="cpu", **options)
     except (OSError, ValueError) as error:
         raise ContractError(f"this is no model for {task} ({' '.join(str(error).split())[:200]})", where=where, mend="Name another folder.") from error

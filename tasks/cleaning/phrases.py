@@ -77,8 +77,9 @@ def finder(path: str, option: str) -> Find:
     if not phrases:
         raise ContractError("the list is empty", where=where, mend="Write a phrase a line, or leave the step out.")
     longest = frozenset(max(phrase, key=len) for phrase in phrases)
-    # Between two words of a phrase there may be anything that is no word.
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(sorted((r'\W{1,4}'.join(map(re.escape, p)) for p in phrases), key=len, reverse=True))})(?!\w)", re.IGNORECASE)
+    between = r"\W{1,4}"  # a space, an apostrophe, a comma and a space
+    forms = sorted((between.join(map(re.escape, phrase)) for phrase in phrases), key=len, reverse=True)
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(forms)})(?!\w)", re.IGNORECASE)
 
     def find(text: str) -> str:
         if longest.isdisjoint(words(text)):
