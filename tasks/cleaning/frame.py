@@ -258,3 +258,11 @@ def _verdicts(steps: tuple[Step, ...], many: int) -> Any:
             return pa.StructArray.from_arrays(arrays, Row._fields)
 
     return Verdicts().of
+
+
+def named(rows: Sequence[int], reasons: Sequence[str]) -> daft.DataFrame:
+    """A frame of `row` and `reason`."""
+    import daft
+    import pyarrow as pa
+
+    return daft.from_arrow(pa.table({"row": pa.array(rows, pa.uint64()), "reason": pa.array(reasons, pa.large_string())}))
