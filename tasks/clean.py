@@ -21,9 +21,9 @@ from flywheel.config.cleaning import Conflicts, Decontamination, ExactDuplicates
 from flywheel.config.steps import Step
 from flywheel.errors import ContractError, DataError
 from flywheel.manifest import Artifact
-from tasks import suites
+from tasks import overlap, suites
 from tasks.cleaning import RECORD_STEPS, decontamination, duplicates
-from tasks.cleaning.frame import Frame, start
+from tasks.cleaning.frame import Frame, fault, start
 
 if TYPE_CHECKING:
     import daft
@@ -40,9 +40,9 @@ def extra(ctx: stage.Context) -> dict[str, Artifact]:
     """The files that steps read, and every set that nothing may be learned from: the ledger's and the config's suites."""
     found = {f"file.{path}": _described(path, step) for step in ctx.config.clean.steps for path in step.files}
     if any(isinstance(step, Decontamination) for step in ctx.config.clean.steps):
-        found |= {f"judged.{name}": artifact for name, artifact in decontamination.ledger().items()}
+        found |= {f"judged.{name}": artifact for name, artifact in overlap.ledger().items()}
         for suite in ctx.config.evaluate.suites:
-            if suite.role in decontamination.JUDGED:
+            if suite.role in overlap.JUDGED:
                 found[f"suite.{suite.name}"] = manifest.of_text(suites.locate(suite.path), suites.to_jsonl(suites.read(suite)))
     return found
 
@@ -55,12 +55,12 @@ def _described(path: str, step: Step) -> Artifact:
         raise ContractError("there is no such file or folder", where=f"clean.steps: {step.step}: {path}", mend="Mend the path.") from error
 
 
-def judged_on(ctx: stage.Context) -> list[decontamination.Text]:
+def judged_on(ctx: stage.Context) -> list[overlap.Text]:
     """The ledger's and the config's evaluation examples."""
     sets = {name.removeprefix("judged."): suites.from_jsonl(ctx.fetch(name)) for name in ctx.inputs if name.startswith("judged.")}
     named = {suite.name: suites.read(suite) for suite in ctx.config.evaluate.suites if f"suite.{suite.name}" in ctx.inputs}
-    texts = [decontamination.text_of(item, name.rsplit("-", 1)[0]) for name, items in sets.items() for item in items]
-    return texts + [decontamination.text_of(item, name) for name, items in named.items() for item in items]
+    texts = [overlap.text_of(item, name.rsplit("-", 1)[0]) for name, items in sets.items() for item in items]
+    return texts + [overlap.text_of(item, name) for name, items in named.items() for item in items]
 
 
 def run(ctx: stage.Context) -> None:
@@ -81,7 +81,7 @@ def run(ctx: stage.Context) -> None:
         frame.close()
 
 
-def apply(ctx: stage.Context, frame: Frame, steps: tuple[Step, ...], texts: list[decontamination.Text]) -> list[dict[str, Any]]:
+def apply(ctx: stage.Context, frame: Frame, steps: tuple[Step, ...], texts: list[overlap.Text]) -> list[dict[str, Any]]:
     """Every step in its order, those of one record in runs of one pass; the counts of each."""
     counts: list[dict[str, Any]] = []
     if not steps or type(steps[0]) not in RECORD_STEPS:
@@ -98,7 +98,7 @@ def apply(ctx: stage.Context, frame: Frame, steps: tuple[Step, ...], texts: list
                 new = [frame.reject(run[0].step, SET_STEPS[type(run[0])](frame, run[0]))]
             for count in new:
                 ctx.say(f"  {count['step']}: {count['in']} in, {count['changed']} changed, {count['rejected']} rejected")
-            ctx.progress(f"  {time.monotonic() - began:.0f} s", last=False)
+            ctx.say(f"  … {time.monotonic() - began:.1f} s")
             counts += new
     for step in steps:
         if isinstance(step, Decontamination) and (still := decontamination.overlapping(frame, step, texts)):
@@ -122,13 +122,14 @@ def write(ctx: stage.Context, frame: Frame, counts: list[dict[str, Any]]) -> Non
     finally:
         for file in files.values():
             file.close()
-    ctx.say(
-        f"kept {frame.rows - total}, rejected {total}: "
-        + (", ".join(f"{n} {step.replace('_', ' ')}" for step, n in sorted(rejected.items(), key=lambda item: -item[1]) if n) or "none")
-    )
-    _enough(conf, frame.rows, total, written["train"], str(ctx.path("quarantine.jsonl")))
-    for name, count in written.items():
-        ctx.output(name, ctx.path(f"{name}.jsonl"), count)
+    if sum(written.values()) != frame.rows or written["quarantine"] != total:
+        raise fault("writing", frame.rows, total, sum(written[split] for split in SPLITS))
+    causes = ", ".join(f"{n} {step.replace('_', ' ')}" for step, n in sorted(rejected.items(), key=lambda one: -one[1]) if n)
+    ctx.say(f"kept {frame.rows - total}, rejected {total}: {causes or 'none'}")
+    quarantine = ctx.output("quarantine", ctx.path("quarantine.jsonl"), total)
+    _enough(conf, frame.rows, total, written["train"], quarantine.location)
+    for split in SPLITS:
+        ctx.output(split, ctx.path(f"{split}.jsonl"), written[split])
     ctx.path("steps.json").write_text(json.dumps(counts, indent=1) + "\n")
     ctx.output("steps", ctx.path("steps.json"), len(counts))
     ctx.metrics |= {**{split: written[split] for split in SPLITS}, "rejected": total, **{f"rejected.{step}": n for step, n in rejected.items() if n}}

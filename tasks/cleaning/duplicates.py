@@ -30,9 +30,9 @@ def exact(frame: Frame, _options: ExactDuplicates) -> daft.DataFrame:
     from daft.functions import hash as hashed
 
     rows = frame.left.select("row", "rank", hashed(col("kind"), col("prompt"), col("answer")).alias("key"), hashed(col("record")).alias("tie"))
-    shared = rows.groupby("key").agg(col("row").count().alias("n"), col("rank").min().alias("first")).where(col("n") > 1)
+    shared = rows.groupby("key").agg(col("row").count().alias("n"), col("rank").min().alias("first")).where("n > 1")
     some = rows.join(shared, on="key").with_column("place", row_number().over(Window().partition_by("key").order_by("rank", "tie")))
-    return some.where(col("place") > 1).select("row", concat(lit("the same as "), substr(col("first"), 2)).alias("reason"))
+    return some.where("place > 1").select("row", concat(lit("the same as "), substr(col("first"), 2)).alias("reason"))
 
 
 def near(frame: Frame, options: NearDuplicates) -> daft.DataFrame:
@@ -50,16 +50,16 @@ def near(frame: Frame, options: NearDuplicates) -> daft.DataFrame:
     signature = minhash(col("text"), num_hashes=count * size, ngram_size=likeness.SIZE)
     bands = _bands(count, size)(signature, hashed(col("kind"))).alias("band")
     banded = frame.save("bands", texts.select("row", hashed(col("text")).alias("place"), bands)).explode("band")
-    shared = banded.groupby("band").agg(col("row").count().alias("n"), col("row").min().alias("a"), col("row").max().alias("b")).where(col("n") > 1)
+    shared = banded.groupby("band").agg(col("row").count().alias("n"), col("row").min().alias("a"), col("row").max().alias("b")).where("n > 1")
     shared = frame.save("shared", shared)
-    crowded = banded.join(shared.where(col("n") > 2), on="band", how="semi").groupby("band").agg(list_agg(col("row")), list_agg(col("place")))
+    crowded = banded.join(shared.where("n > 2"), on="band", how="semi").groupby("band").agg(list_agg(col("row")), list_agg(col("place")))
     crowded = crowded.select(_pairs()(col("row"), col("place")).alias("pair")).explode("pair").select(col("pair")["a"].alias("a"), col("pair")["b"].alias("b"))
-    pairs = frame.save("pairs", shared.where(col("n") == 2).select("a", "b").concat(crowded).distinct())
+    pairs = frame.save("pairs", shared.where("n = 2").select("a", "b").concat(crowded).distinct())
     ends = pairs.select(col("a").alias("row")).concat(pairs.select(col("b").alias("row"))).distinct()
     some = frame.save("compared", texts.join(ends, on="row", how="semi").select("row", "text"))
     for end in "ab":
         pairs = pairs.join(some.select(col("row").alias(end), col("text").alias(f"text_{end}")), on=end)
-    alike = pairs.select("a", "b", _jaccard()(col("text_a"), col("text_b")).alias("similarity")).where(col("similarity") >= options.similarity).to_pandas()
+    alike = pairs.select("a", "b", _jaccard()(col("text_a"), col("text_b")).alias("similarity")).where(f"similarity >= {options.similarity}").to_pandas()
     facts = frame.left.select("row", "id", "rank", hashed(col("record")).alias("tie"))
     nodes = sorted({*alike["a"], *alike["b"]})
     gone = _all_but_the_first(alike, facts.join(named(nodes, [""] * len(nodes)), on="row", how="semi").to_pandas())
@@ -68,19 +68,19 @@ def near(frame: Frame, options: NearDuplicates) -> daft.DataFrame:
 
 def conflicts(frame: Frame, options: Conflicts) -> daft.DataFrame:
     """Training records whose prompt has several answers, as far as the policy lets them go."""
-    from daft import col, lit
+    from daft import col, lit, sql_expr
     from daft.functions import concat
     from daft.functions import hash as hashed
 
-    rows = frame.left.where((col("split") == "train") & (col("kind") == "supervised")).select(
-        "row", hashed(col("prompt")).alias("key"), hashed(col("answer")).alias("answer"), (col("rank") < "11").alias("given")
+    rows = frame.left.where("split = 'train' and kind = 'supervised'").select(
+        "row", hashed(col("prompt")).alias("key"), hashed(col("answer")).alias("answer"), sql_expr("rank < '11'").alias("given")
     )
-    several = rows.groupby("key").agg(col("answer").count_distinct().alias("answers"), col("given").bool_or().alias("corrected")).where(col("answers") > 1)
+    several = rows.groupby("key").agg(col("answer").count_distinct().alias("answers"), col("given").bool_or().alias("corrected")).where("answers > 1")
     asked = rows.join(several, on="key")
     if options.policy == "keep_feedback":
-        asked = asked.where(col("corrected") & ~col("given"))
+        asked = asked.where("corrected and not given")
     elif options.policy == "keep_all":
-        asked = asked.where(lit(False))
+        asked = asked.where("false")
     why = {"keep_feedback": " answers to this prompt, and people gave another", "drop_all": " answers to this prompt", "keep_all": ""}[options.policy]
     return asked.select("row", concat(col("answers").cast("string"), lit(why)).alias("reason"))
 

@@ -7,6 +7,7 @@ A row has a number for joins; nothing that is decided hangs on it, so the order 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -81,6 +82,14 @@ def judged(line: str, steps: tuple[Step, ...]) -> Row:
     return Row(example.id, example.split, kind, rank, prompt, answer, example.model_dump_json(), by, reason, changed)
 
 
+def fault(step: str, before: int, rejected: int, left: int) -> ContractError:
+    """The error for a sum that does not come out: in = out + rejected."""
+    return ContractError(
+        f"{before} records went in, {rejected} were rejected and {left} are left",
+        where=f"clean.steps: {step}", mend="This is a fault of the program: please report it.",
+    )  # fmt: skip
+
+
 def emptied(before: Texts, after: Texts) -> str:
     """Which text that a record cannot do without was edited away; empty when none was."""
     gone = (name for name in ("instruction", "output", "rejected") if getattr(before, name) and not getattr(after, name))
@@ -99,7 +108,7 @@ def start(engine: Engine) -> None:
 
     if not ray.is_initialized():
         try:
-            ray.init(engine.address or None, include_dashboard=None if engine.address else False, log_to_driver=False, logging_level="ERROR")
+            ray.init(engine.address or None, include_dashboard=None if engine.address else False, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ContractError(f"no Ray cluster answers ({error})", where="clean.engine.address", mend="Mend the address, or start the cluster.") from error
     daft.set_runner_ray(noop_if_initialized=True)
@@ -145,10 +154,8 @@ class Frame:
     @property
     def left(self) -> daft.DataFrame:
         """The records that no step has rejected: `row`, and the fields of Row."""
-        import daft
-
         assert self._base is not None
-        left = self._base.where(daft.col("step") == "")
+        left = self._base.where("step = ''")
         for decided in self._decided:
             left = left.join(decided, on="row", how="anti")
         return left
@@ -158,6 +165,7 @@ class Frame:
         import daft
         from daft.functions import monotonically_increasing_id
 
+        before = self.rows if self._base is None else self.left.count_rows()
         many = workers(self.engine, self.rows)
         verdict = _verdicts(steps, many)(daft.col("record"))
         if self._base is None:
@@ -166,20 +174,20 @@ class Frame:
             lines = lines.into_partitions(many) if self.engine.runner == "ray" else lines
             table = lines.select(verdict).with_column("row", monotonically_increasing_id())
         else:
-            self._ended.append(self._outcomes().where(daft.col("step") != ""))
+            self._ended.append(self._outcomes().where("step != ''"))
             table = self.left.select("row", "record").select("row", verdict)
         self._base, self._decided = self.save("records", table), []
         found = self._base.groupby("step", "changed").agg(daft.col("row").count().alias("n"), daft.col("reason").min().alias("reason")).to_pylist()
         broken = next((group for group in found if group["step"] == MALFORMED), None)
         if broken:
             raise ContractError(f"{broken['n']} lines are no records ({broken['reason']})", where=self.source, mend="Run ingest again.")
-        counts, left = [], sum(group["n"] for group in found)
+        counts, left = [], before
         for number, step in enumerate(steps):
             rejected = sum(group["n"] for group in found if group["step"] == step.step)
             changed = sum(group["n"] for group in found if group["changed"] >> number & 1)
             counts.append({"step": step.step, "in": left, "changed": changed, "rejected": rejected, "out": left - rejected})
             left -= rejected
-        self._balance(counts[-1] if counts else {"step": "reading", "in": self.rows, "rejected": 0})
+        self._balance(steps[-1].step if steps else "reading", before, before - left)
         return counts
 
     def reject(self, step: str, decided: daft.DataFrame) -> dict[str, Any]:
@@ -189,17 +197,14 @@ class Frame:
         before = self.left.count_rows()
         saved = self.save(step, decided.select("row", "reason", lit(step).alias("step")))
         self._decided.append(saved)
-        count = {"step": step, "in": before, "changed": 0, "rejected": saved.count_rows()}
-        self._balance(count)
-        return {**count, "out": before - count["rejected"]}
+        rejected = saved.count_rows()
+        self._balance(step, before, rejected)
+        return {"step": step, "in": before, "changed": 0, "rejected": rejected, "out": before - rejected}
 
-    def _balance(self, count: dict[str, Any]) -> None:
+    def _balance(self, step: str, before: int, rejected: int) -> None:
         left = self.left.count_rows()
-        if count["in"] != left + count["rejected"]:
-            raise ContractError(
-                f"{count['in']} records went in, {count['rejected']} were rejected and {left} are left",
-                where=f"clean.steps: {count['step']}", mend="This is a fault of the program: please report it.",
-            )  # fmt: skip
+        if before != left + rejected:
+            raise fault(step, before, rejected, left)
 
     def _outcomes(self) -> daft.DataFrame:
         """Every record of the last pass, with the step that rejected it and why, or empty texts."""
@@ -230,7 +235,7 @@ class Frame:
         outcomes = outcomes.with_column("part", left(daft.col("id"), digits))
         whole = self.save("outcomes", outcomes)
         for number in range(16**digits):
-            part = whole.where(daft.col("part") == (f"{number:0{digits}x}" if digits else "")).to_arrow()
+            part = whole.where(f"part = '{number:0{digits}x}'" if digits else "true").to_arrow()
             yield part.sort_by([(name, "ascending") for name in ("id", "record", "step", "reason")])
 
     def close(self) -> None:
