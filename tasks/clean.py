@@ -1,141 +1,138 @@
-"""Reject what should not be learned from: too short or long, exact and near duplicates, and what leaks into the held-out set.
+"""Mend and reject: every step of `clean.steps` in its order, counted; what it rejects is in quarantine with step and reason.
 
     python -m tasks.clean --config config/flywheel.yaml --run-dir .flywheel/store/runs/hand/1
 
-Outputs: `train`, `heldout`, `reserve` (JSONL of Example) and `quarantine` (JSONL of id, step, reason, record). In = out + rejected.
+Outputs: `train`, `heldout`, `reserve` (JSONL of Example, sorted by id), `quarantine` (JSONL of id, step, reason, record) and `steps`
+(JSON: what went in, was changed, was rejected and came out, step by step). In = out + rejected, at every step.
+The steps of one record are in `tasks.cleaning`; where it runs is `clean.engine`, and makes no difference to a byte.
 """
 
 from __future__ import annotations
 
 import json
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable
-from functools import cache
+import time
+from collections.abc import Callable
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
-from flywheel import stage
+from flywheel import manifest, stage, store
 from flywheel.config import Clean
-from flywheel.errors import DataError
-from flywheel.records import Example, fingerprint, question
-from tasks import likeness
+from flywheel.config.cleaning import Conflicts, Decontamination, ExactDuplicates, NearDuplicates
+from flywheel.config.steps import Step
+from flywheel.errors import ContractError, DataError
+from flywheel.manifest import Artifact
+from tasks import overlap, suites
+from tasks.cleaning import RECORD_STEPS, decontamination, duplicates
+from tasks.cleaning.frame import Frame, fault, start
 
-Reject = tuple[Example, str, str]
-BANDS, ROWS = 32, 4
-
-
-def normalise(example: Example) -> Example:
-    """NFC, no control characters, no space at the ends; the id follows the text."""
-    import ftfy
-
-    def tidy(text: str) -> str:
-        text = "".join(c for c in text if c in "\n\t" or not unicodedata.category(c).startswith("C"))
-        fixed = text if text.isascii() else unicodedata.normalize("NFC", ftfy.fix_text(text))
-        return fixed.strip() if fixed == text else tidy(fixed)  # what was mended may have more to mend
-
-    return example.edited(**{field: tidy(getattr(example, field)) for field in ("instruction", "input", "output")})
-
-
-def wrong_length(example: Example, conf: Clean) -> str:
-    """Why an answer's length rules it out, or an empty string."""
-    size = len(example.output)
-    if not example.instruction:
-        return "the instruction is empty"
-    if size < conf.min_output_chars:
-        return f"{size} characters, fewer than {conf.min_output_chars}"
-    return f"{size} characters, more than {conf.max_output_chars}" if size > conf.max_output_chars else ""
-
-
-def exact_duplicates(examples: Iterable[Example]) -> tuple[list[Example], list[Reject]]:
-    """Keep the first of records that read the same; a corrected one (with feedback) before others."""
-    seen: dict[str, str] = {}
-    kept, rejected = [], []
-    for example in sorted(examples, key=lambda e: not e.feedback_ids):
-        key = "\x1f".join(map(fingerprint, (example.instruction, example.input, example.output)))
-        if key in seen:
-            rejected.append((example, "exact duplicate", f"the same as {seen[key]}"))
-        else:
-            seen[key] = example.id
-            kept.append(example)
-    return kept, rejected
-
-
-def near_duplicates(examples: list[Example], similarity: float) -> tuple[list[Example], list[Reject]]:
-    """Keep one of records whose 3-word shingles overlap by at least `similarity`: MinHash (Daft), banding, then the true Jaccard."""
+if TYPE_CHECKING:
     import daft
-    from daft.functions import minhash
 
-    texts = [fingerprint(f"{e.instruction} {e.input} {e.output}") for e in examples]
-    frame = daft.from_pydict({"text": texts})
-    hashes = frame.select(minhash(frame["text"], num_hashes=BANDS * ROWS, ngram_size=3, seed=1).alias("h")).to_pydict()["h"]
-    grams = cache(lambda i: likeness.grams(texts[i].split()))
-
-    def jaccard(a: int, b: int) -> float:
-        return likeness.jaccard(grams(a), grams(b))
-
-    buckets: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-    kept, rejected = [], []
-    for i, (example, row) in enumerate(zip(examples, hashes, strict=True)):
-        keys = [(band, tuple(row[band * ROWS : (band + 1) * ROWS])) for band in range(BANDS)]
-        candidates = dict.fromkeys(j for key in keys for j in buckets.get(key, ()))
-        twin = next((j for j in candidates if jaccard(i, j) >= similarity), None)
-        if twin is not None:
-            rejected.append((example, "near duplicate", f"{jaccard(i, twin):.2f} like {examples[twin].id}"))
-            continue
-        kept.append(example)
-        for key in keys:
-            buckets.setdefault(key, []).append(i)
-    return kept, rejected
+SET_STEPS: dict[type[Step], Callable[[Frame, Any], daft.DataFrame]] = {
+    ExactDuplicates: duplicates.exact,
+    NearDuplicates: duplicates.near,
+    Conflicts: duplicates.conflicts,
+}
+SPLITS = ("train", "heldout", "reserve")
 
 
-def leaks(examples: list[Example]) -> tuple[list[Example], list[Reject]]:
-    """Training records whose question is also asked in the held-out set: learning them would be cheating."""
-    asked = {question(e.instruction, e.input) for e in examples if e.split == "heldout"}
-    kept, rejected = [], []
-    for example in examples:
-        if example.split == "train" and question(example.instruction, example.input) in asked:
-            rejected.append((example, "held out", "the held-out set asks the same"))
-        else:
-            kept.append(example)
-    return kept, rejected
+def extra(ctx: stage.Context) -> dict[str, Artifact]:
+    """The files that steps read, and every set that nothing may be learned from: the ledger's and the config's suites."""
+    found = {f"file.{path}": _described(path, step) for step in ctx.config.clean.steps for path in step.files}
+    if any(isinstance(step, Decontamination) for step in ctx.config.clean.steps):
+        found |= {f"judged.{name}": artifact for name, artifact in overlap.ledger().items()}
+        for suite in ctx.config.evaluate.suites:
+            if suite.role in overlap.JUDGED:
+                found[f"suite.{suite.name}"] = manifest.of_text(suites.locate(suite.path), suites.to_jsonl(suites.read(suite)))
+    return found
+
+
+def _described(path: str, step: Step) -> Artifact:
+    uri = suites.locate(path)
+    try:
+        return manifest.describe(store.local_path(uri), path) if store.is_local(uri) else manifest.of_text(uri, store.read_bytes(uri).hex())
+    except FileNotFoundError as error:
+        raise ContractError("there is no such file or folder", where=f"clean.steps: {step.step}: {path}", mend="Mend the path.") from error
+
+
+def judged_on(ctx: stage.Context) -> list[overlap.Text]:
+    """The ledger's and the config's evaluation examples."""
+    sets = {name.removeprefix("judged."): suites.from_jsonl(ctx.fetch(name)) for name in ctx.inputs if name.startswith("judged.")}
+    named = {suite.name: suites.read(suite) for suite in ctx.config.evaluate.suites if f"suite.{suite.name}" in ctx.inputs}
+    texts = [overlap.text_of(item, name.rsplit("-", 1)[0]) for name, items in sets.items() for item in items]
+    return texts + [overlap.text_of(item, name) for name, items in named.items() for item in items]
 
 
 def run(ctx: stage.Context) -> None:
     """Apply every step, count, and write."""
-    conf = ctx.config.clean
-    read = [Example.model_validate_json(line) for line in ctx.fetch("ingest.records").read_bytes().splitlines()]
-    ctx.say(f"cleaning {len(read)} records")
-    rejected: list[Reject] = []
-    examples = []
-    for example in map(normalise, read):
-        reason = wrong_length(example, conf)
-        if reason:
-            rejected.append((example, "length", reason))
-        else:
-            examples.append(example)
-    examples, out = exact_duplicates(examples)
-    rejected += out
-    if conf.near_duplicates < 1:
-        examples, out = near_duplicates(examples, conf.near_duplicates)
-        rejected += out
-    examples, out = leaks(examples)
-    rejected += out
-    if len(examples) + len(rejected) != len(read):
-        raise AssertionError("a record vanished without a count")
+    conf, records = ctx.config.clean, ctx.inputs["ingest.records"]
+    rows = records.rows or 0
+    start(conf.engine)
+    # A cluster's workers reach the store, not this machine's folders.
+    source = ctx.fetch("ingest.records")
+    remote = conf.engine.runner == "ray" and not store.is_local(ctx.run_dir)
+    scratch = store.join(ctx.stage_uri, f"attempt-{ctx.attempt}", "scratch") if remote else str(ctx.path("scratch"))
+    frame = Frame(records.location if remote else str(source), scratch, rows, conf.engine)
+    ctx.say(f"cleaning {rows} records")
+    try:
+        counts = apply(ctx, frame, conf.steps, judged_on(ctx))
+        write(ctx, frame, counts)
+    finally:
+        frame.close()
 
-    with open(ctx.path("quarantine.jsonl"), "w") as file:
-        file.writelines(json.dumps({"id": e.id, "step": step, "reason": reason, "record": e.model_dump(mode="json")}) + "\n" for e, step, reason in rejected)
-    steps = Counter(step for _, step, _ in rejected)
-    ctx.say(f"kept {len(examples)}, rejected {len(rejected)}: " + (", ".join(f"{n} {step}" for step, n in steps.most_common()) or "none"))
-    by_split = {split: sorted((e for e in examples if e.split == split), key=lambda e: e.id) for split in ("train", "heldout", "reserve")}
-    _enough(conf, len(read), len(rejected), len(by_split["train"]), str(ctx.path("quarantine.jsonl")))
-    for split, chosen in by_split.items():
-        path = ctx.path(f"{split}.jsonl")
-        with open(path, "w") as file:
-            file.writelines(e.model_dump_json() + "\n" for e in chosen)
-        ctx.output(split, path, len(chosen))
-        ctx.metrics[split] = len(chosen)
-    ctx.output("quarantine", ctx.path("quarantine.jsonl"), len(rejected))
-    ctx.metrics |= {"rejected": len(rejected), **{f"rejected.{step.replace(' ', '_')}": n for step, n in steps.items()}}
+
+def apply(ctx: stage.Context, frame: Frame, steps: tuple[Step, ...], texts: list[overlap.Text]) -> list[dict[str, Any]]:
+    """Every step in its order, those of one record in runs of one pass; the counts of each."""
+    counts: list[dict[str, Any]] = []
+    if not steps or type(steps[0]) not in RECORD_STEPS:
+        frame.judge(())
+    for each, group in groupby(steps, key=lambda step: type(step) in RECORD_STEPS):
+        some = tuple(group)
+        for run in [some] if each else [(step,) for step in some]:
+            began = time.monotonic()
+            if each:
+                new = frame.judge(run)
+            elif isinstance(run[0], Decontamination):
+                new = [frame.reject(run[0].step, decontamination.decontaminate(frame, run[0], texts))]
+            else:
+                new = [frame.reject(run[0].step, SET_STEPS[type(run[0])](frame, run[0]))]
+            for count in new:
+                ctx.say(f"  {count['step']}: {count['in']} in, {count['changed']} changed, {count['rejected']} rejected")
+            ctx.say(f"  … {time.monotonic() - began:.1f} s")
+            counts += new
+    for step in steps:
+        if isinstance(step, Decontamination) and (still := decontamination.overlapping(frame, step, texts)):
+            raise decontamination.unresolved(frame, still, "A later step brought them about: make decontamination the last one.")
+    return counts
+
+
+def write(ctx: stage.Context, frame: Frame, counts: list[dict[str, Any]]) -> None:
+    """The outputs, if enough is left."""
+    conf = ctx.config.clean
+    rejected = {count["step"]: count["rejected"] for count in counts}
+    total, written = sum(rejected.values()), dict.fromkeys((*SPLITS, "quarantine"), 0)
+    files = {name: open(ctx.path(f"{name}.jsonl"), "w") for name in written}  # noqa: SIM115
+    try:
+        for part in frame.ordered():
+            for id, split, record, step, reason in zip(*(part[name].to_pylist() for name in ("id", "split", "record", "step", "reason")), strict=True):
+                name = "quarantine" if step else split
+                line = f'{{"id": "{id}", "step": "{step}", "reason": {json.dumps(reason)}, "record": {record}}}' if step else record
+                files[name].write(line + "\n")
+                written[name] += 1
+    finally:
+        for file in files.values():
+            file.close()
+    if sum(written.values()) != frame.rows or written["quarantine"] != total:
+        raise fault("writing", frame.rows, total, sum(written[split] for split in SPLITS))
+    causes = ", ".join(f"{n} {step.replace('_', ' ')}" for step, n in sorted(rejected.items(), key=lambda one: -one[1]) if n)
+    ctx.say(f"kept {frame.rows - total}, rejected {total}: {causes or 'none'}")
+    quarantine = ctx.output("quarantine", ctx.path("quarantine.jsonl"), total)
+    _enough(conf, frame.rows, total, written["train"], quarantine.location)
+    for split in SPLITS:
+        ctx.output(split, ctx.path(f"{split}.jsonl"), written[split])
+    ctx.path("steps.json").write_text(json.dumps(counts, indent=1) + "\n")
+    ctx.output("steps", ctx.path("steps.json"), len(counts))
+    ctx.metrics |= {**{split: written[split] for split in SPLITS}, "rejected": total, **{f"rejected.{step}": n for step, n in rejected.items() if n}}
 
 
 def _enough(conf: Clean, read: int, rejected: int, train: int, quarantine: str) -> None:
@@ -149,6 +146,6 @@ def _enough(conf: Clean, read: int, rejected: int, train: int, quarantine: str) 
         )
 
 
-STAGE = stage.Stage("clean", run, needs=("ingest",))
+STAGE = stage.Stage("clean", run, needs=("ingest",), extra=extra)
 if __name__ == "__main__":
     stage.main(STAGE)

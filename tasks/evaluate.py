@@ -4,6 +4,7 @@
 
 The held-out suite is the champion's, so that versions stay comparable; before the first champion it is drawn from the held-out
 records and frozen, and the base model is the champion. What this turn fixed is added to the regression suite of the next.
+What both are judged on goes into the ledger of evaluation sets: `clean` lets nothing like it be learned again.
 
 Outputs: `suites` and `next_suites` (folders, a JSONL file a suite), `scores` (Parquet: a row a model and question),
 `answers` (CSV: both models' answers side by side), `comparisons` (JSON: the same, blind, for people to choose), `report` (JSON) and `plot` (PNG).
@@ -20,7 +21,7 @@ from flywheel import base_model, manifest, prompt, registry, stage
 from flywheel.config import Suite
 from flywheel.manifest import Artifact
 from flywheel.records import Example
-from tasks import harness, integrity, judge, metrics, preferences, suites
+from tasks import harness, integrity, judge, metrics, overlap, preferences, suites
 from tasks.metrics import METRICS
 from tasks.paired import Comparison, pairs
 from tasks.rules import FIXED_FROM, GONE_BELOW
@@ -72,6 +73,9 @@ def compose(ctx: stage.Context, examples: list[Example], learned: set[str]) -> t
     for suite in conf.suites:
         found[suite.name] = suites.read(suite)
         roles[suite.name] = suite.role
+    for name, items in found.items():
+        if items and roles[name] in overlap.JUDGED:
+            overlap.register(name, items)
     return {name: items for name, items in found.items() if items}, roles
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from flywheel import prompt
+from flywheel.config.cleaning import Decontamination
 from flywheel.model import Loaded, load, score_answers
-from flywheel.records import Example, fingerprint, question
-from tasks import likeness
+from flywheel.records import Example
+from tasks.overlap import Matcher, text_of
 from tasks.suites import Item
 
-ALIKE = 0.9  # Jaccard similarity of 3-word shingles from which a question with its answer is one that was trained on
 PROMPTS_COMPARED = 200
 ANSWERS_COMPARED = 8
 
@@ -88,16 +88,13 @@ def log_prob_drift(adapter: Path, base: Path, items: Sequence[Item], style: prom
 
 
 def contaminated(items: Sequence[Item], learned: set[str], records: Iterable[Example]) -> list[str]:
-    """Ids of the items that were trained on: the same record, the same question, or question and answer almost word for word.
+    """Ids of the items that were trained on: the same record, or one that overlaps it.
 
     `learned` are the ids that the adapter, or one it went on from, was trained on; `records` the texts of this turn's.
     """
-
-    def grams(record: Item | Example) -> likeness.Grams:
-        return likeness.grams(fingerprint(f"{record.instruction} {record.input} {record.output}").split())
-
-    trained = [record for record in records if record.id in learned]
-    asked = {question(item.instruction, item.input): item.id for item in items}
-    same_question = {asked.get(question(record.instruction, record.input), "") for record in trained} - {""}
-    ours = {item.id: grams(item) for item in items}
-    return sorted((learned & set(ours)) | same_question | likeness.alike(ours, map(grams, trained), ALIKE))
+    everything = list(records)
+    texts = [text_of(record) for record in everything]
+    matcher = Matcher(map(text_of, items), Decontamination())
+    found = matcher.settle([matcher.match(range(len(texts)), [text.prompt for text in texts], [text.answer for text in texts])])
+    seen = {overlap.example[:2] for overlap in found if everything[overlap.row].id in learned}
+    return sorted(item.id for item in items if item.id in learned or text_of(item)[:2] in seen)

@@ -1,13 +1,21 @@
-"""How alike two texts are: the Jaccard similarity of their 3-grams, of words or of token ids."""
+"""How alike two texts are: what a reader sees of them, and the Jaccard similarity of their 3-grams, of words or of token ids."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from typing import TypeVar
 
+from flywheel.records import fingerprint
+
 Key = TypeVar("Key", bound=Hashable)
 Grams = Set[tuple[Hashable, ...]]
 SIZE = 3
+
+
+def reading(*texts: str) -> str:
+    """Texts one after the other as their words, whatever their case, punctuation and spacing; where there are none, as they stand."""
+    whole = " ".join(filter(None, texts))
+    return fingerprint(whole) or " ".join(whole.split())
 
 
 def grams(items: Sequence[Hashable]) -> set[tuple[Hashable, ...]]:

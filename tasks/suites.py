@@ -156,4 +156,4 @@ def to_jsonl(items: Iterable[Item]) -> str:
 
 def from_jsonl(path: Path) -> list[Item]:
     """What `to_jsonl` wrote; an absent file is no item."""
-    return [Item.model_validate_json(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [Item.model_validate_json(line) for line in path.read_bytes().splitlines()] if path.exists() else []

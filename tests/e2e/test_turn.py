@@ -56,7 +56,7 @@ def stack(tmp_path_factory):
     (home / "config.yaml").write_text(f"""
 extends: {json.dumps(str(ROOT / "config" / "demo.yaml"))}
 ingest: {{sources: [{{kind: files, path: {json.dumps(str(home / "records.jsonl"))}, licence: CC0-1.0, consent: made here}}], reserve: 0}}
-clean: {{near_duplicates: 1}}
+clean: {{steps: [unicode, length, exact_duplicates, decontamination]}}
 train: {{max_examples: 64, checkpoint_seconds: 5, min_new_examples: 0}}
 evaluate: {{examples: 12, generate: 4, max_new_tokens: 8, corrections: 4, suites: []}}
 curate: {{min_batch: 4}}

@@ -14,7 +14,7 @@ from tasks import clean, evaluate, gate, ingest, tokenize, train
 TINY = """
 model: {{base: '{base}', max_length: 256}}
 ingest: {{sources: [{{kind: files, path: '{home}/records.jsonl', licence: CC0-1.0, consent: made here}}], heldout: 0.25}}
-clean: {{near_duplicates: 1}}
+clean: {{steps: [unicode, length, exact_duplicates, decontamination]}}
 train: {{learning_rate: 0.01, rank: 8, threads: 1, epochs: 2}}
 evaluate: {{examples: 60, generate: 6, max_new_tokens: 8, embedder: ''}}
 gate: {{general_margin: 10, slice_margin: 10, parity: 1}}

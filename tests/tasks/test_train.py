@@ -66,7 +66,7 @@ def prepared(home, tiny_model):
     (home / "c.yaml").write_text(f"""
 model: {{base: '{tiny_model}'}}
 ingest: {{sources: [{{kind: files, path: '{home}/r.jsonl', licence: x, consent: y}}]}}
-clean: {{near_duplicates: 1}}
+clean: {{steps: [unicode, length, exact_duplicates, decontamination]}}
 train: {{start: base, epochs: 20, learning_rate: 0.01, rank: 8, threads: 1}}
 """)
     for stage in ("ingest", "clean", "tokenize"):

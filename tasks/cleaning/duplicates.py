@@ -1,0 +1,168 @@
+"""The steps of `clean` that compare the records of a set with one another: exact and near duplicates, and conflicting answers.
+
+Each takes the frame and its options and names the rows that go, with the reason. Which of several stays hangs on the records alone
+(`Row.rank`): a held-out one before all others, then one that people gave, then the smallest id.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from flywheel.config.cleaning import Conflicts, ExactDuplicates, NearDuplicates
+from tasks import likeness
+from tasks.cleaning.frame import Frame, named
+
+if TYPE_CHECKING:
+    import daft
+    import numpy as np
+    import pandas as pd
+
+HASHES = 128
+RECALL = 0.995  # least chance that two records just at the threshold are compared
+WINDOW = 16  # in a crowded bucket each is compared with so many before it: those that are one hang together all the same
+
+
+def exact(frame: Frame, _options: ExactDuplicates) -> daft.DataFrame:
+    """All but the first of the records of one kind that read the same."""
+    from daft import Window, col, lit
+    from daft.functions import concat, row_number, substr
+    from daft.functions import hash as hashed
+
+    rows = frame.left.select("row", "rank", hashed(col("kind"), col("prompt"), col("answer")).alias("key"), hashed(col("record")).alias("tie"))
+    shared = rows.groupby("key").agg(col("row").count().alias("n"), col("rank").min().alias("first")).where("n > 1")
+    some = rows.join(shared, on="key").with_column("place", row_number().over(Window().partition_by("key").order_by("rank", "tie")))
+    return some.where("place > 1").select("row", concat(lit("the same as "), substr(col("first"), 2)).alias("reason"))
+
+
+def near(frame: Frame, options: NearDuplicates) -> daft.DataFrame:
+    """All but the first of the records of one kind that hang together by a Jaccard similarity of their 3-word shingles.
+
+    MinHash signatures in bands find the pairs that may be alike; each pair is then compared in truth.
+    """
+    from daft import col, lit
+    from daft.functions import concat, list_agg, minhash
+    from daft.functions import hash as hashed
+
+    size = rows_a_band(options.similarity)
+    count = HASHES // size
+    texts = frame.left.select("row", "kind", concat(concat(col("prompt"), lit(" ")), col("answer")).alias("text"))
+    signature = minhash(col("text"), num_hashes=count * size, ngram_size=likeness.SIZE)
+    bands = _bands(count, size)(signature, hashed(col("kind"))).alias("band")
+    banded = frame.save("bands", texts.select("row", hashed(col("text")).alias("place"), bands)).explode("band")
+    shared = banded.groupby("band").agg(col("row").count().alias("n"), col("row").min().alias("a"), col("row").max().alias("b")).where("n > 1")
+    shared = frame.save("shared", shared)
+    crowded = banded.join(shared.where("n > 2"), on="band", how="semi").groupby("band").agg(list_agg(col("row")), list_agg(col("place")))
+    crowded = crowded.select(_pairs()(col("row"), col("place")).alias("pair")).explode("pair").select(col("pair")["a"].alias("a"), col("pair")["b"].alias("b"))
+    pairs = frame.save("pairs", shared.where("n = 2").select("a", "b").concat(crowded).distinct())
+    ends = pairs.select(col("a").alias("row")).concat(pairs.select(col("b").alias("row"))).distinct()
+    some = frame.save("compared", texts.join(ends, on="row", how="semi").select("row", "text"))
+    for end in "ab":
+        pairs = pairs.join(some.select(col("row").alias(end), col("text").alias(f"text_{end}")), on=end)
+    alike = pairs.select("a", "b", _jaccard()(col("text_a"), col("text_b")).alias("similarity")).where(f"similarity >= {options.similarity}").to_pandas()
+    facts = frame.left.select("row", "id", "rank", hashed(col("record")).alias("tie"))
+    nodes = sorted({*alike["a"], *alike["b"]})
+    gone = _all_but_the_first(alike, facts.join(named(nodes, [""] * len(nodes)), on="row", how="semi").to_pandas())
+    return named(gone["row"], gone["reason"])
+
+
+def conflicts(frame: Frame, options: Conflicts) -> daft.DataFrame:
+    """Training records whose prompt has several answers, as far as the policy lets them go."""
+    from daft import col, lit, sql_expr
+    from daft.functions import concat
+    from daft.functions import hash as hashed
+
+    rows = frame.left.where("split = 'train' and kind = 'supervised'").select(
+        "row", hashed(col("prompt")).alias("key"), hashed(col("answer")).alias("answer"), sql_expr("rank < '11'").alias("given")
+    )
+    several = rows.groupby("key").agg(col("answer").count_distinct().alias("answers"), col("given").bool_or().alias("corrected")).where("answers > 1")
+    asked = rows.join(several, on="key")
+    if options.policy == "keep_feedback":
+        asked = asked.where("corrected and not given")
+    elif options.policy == "keep_all":
+        asked = asked.where("false")
+    why = {"keep_feedback": " answers to this prompt, and people gave another", "drop_all": " answers to this prompt", "keep_all": ""}[options.policy]
+    return asked.select("row", concat(col("answers").cast("string"), lit(why)).alias("reason"))
+
+
+def rows_a_band(similarity: float) -> int:
+    """The most hashes a band may have so that two records with this similarity still share a band with a chance of RECALL."""
+    return max((n for n in range(1, HASHES + 1) if 1 - (1 - similarity**n) ** (HASHES // n) >= RECALL), default=1)
+
+
+def _bands(count: int, size: int) -> Any:
+    """From signatures and kinds to a key for each band: equal for equal hashes in the same band, of the same kind."""
+    import daft
+    import numpy as np
+    import pyarrow as pa
+
+    @daft.func.batch(return_dtype=daft.DataType.list(daft.DataType.uint64()))
+    def bands(signatures: daft.Series, kinds: daft.Series) -> pa.Array:
+        if not len(signatures):
+            return pa.array([], pa.list_(pa.uint64()))
+        hashes = _flat(signatures.to_arrow()).reshape(-1, count, size).astype(np.uint64)
+        keys = _flat(kinds.to_arrow())[:, None] + np.arange(count, dtype=np.uint64)
+        for place in range(size):
+            keys = (keys ^ hashes[:, :, place]) * np.uint64(0x9E3779B97F4A7C15)
+            keys ^= keys >> np.uint64(29)
+        return pa.ListArray.from_arrays(np.arange(0, keys.size + 1, count, dtype=np.int32), keys.ravel())
+
+    return bands
+
+
+def _flat(array: Any) -> np.ndarray:
+    import pyarrow as pa
+
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    array = array.storage if isinstance(array, pa.ExtensionArray) else array
+    return (array.flatten() if pa.types.is_nested(array.type) else array).to_numpy(zero_copy_only=False)
+
+
+def _pairs() -> Any:
+    """From the rows of a bucket to the pairs that are compared: each with those before it, by a hash of the text."""
+    import daft
+
+    number = daft.DataType.uint64()
+
+    @daft.func.batch(return_dtype=daft.DataType.list(daft.DataType.struct({"a": number, "b": number})))
+    def pairs(buckets: daft.Series, places: daft.Series) -> list[list[dict[str, int]]]:
+        found = []
+        for rows, order in zip(buckets.to_pylist(), places.to_pylist(), strict=True):
+            rows = [row for _, row in sorted(zip(order, rows, strict=True))]
+            ends = ((rows[j], rows[i]) for i in range(1, len(rows)) for j in range(max(0, i - WINDOW), i))
+            found.append([{"a": min(pair), "b": max(pair)} for pair in ends])
+        return found
+
+    return pairs
+
+
+def _jaccard() -> Any:
+    import daft
+
+    @daft.func.batch(return_dtype=daft.DataType.float64())
+    def jaccard(ours: daft.Series, theirs: daft.Series) -> list[float]:
+        grams = lru_cache(maxsize=1024)(lambda text: likeness.grams(text.split()))
+        return [likeness.jaccard(grams(a), grams(b)) for a, b in zip(ours.to_pylist(), theirs.to_pylist(), strict=True)]
+
+    return jaccard
+
+
+def _all_but_the_first(alike: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+    """`row` and `reason` of those that go, from pairs (`a`, `b`, `similarity`) and what is known of each row (`row`, `id`, `rank`, `tie`)."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    facts = facts.sort_values(["rank", "tie", "row"], ignore_index=True)
+    place = facts.reset_index().set_index("row")["index"]
+    ends = [place.loc[alike[end]].to_numpy() for end in "ab"]
+    facts["group"] = connected_components(coo_array((np.ones(len(alike)), ends), shape=(len(facts), len(facts))), directed=False)[1]
+    first = facts.groupby("group")["id"].transform("first") if len(facts) else facts["id"]
+    kept = facts.groupby("group").cumcount() == 0
+    direct = {frozenset(pair): similarity for *pair, similarity in alike.itertuples(index=False)}
+    heads = facts[kept].set_index("group")["row"]
+    facts["reason"] = [
+        f"{direct[pair]:.2f} like {name}" if (pair := frozenset((row, heads[group]))) in direct else f"like {name}, through others between them"
+        for row, group, name in zip(facts["row"], facts["group"], first, strict=True)
+    ]
+    return facts.loc[~kept, ["row", "reason"]]
