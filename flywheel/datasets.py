@@ -132,6 +132,11 @@ def reference_for(content: Mapping[str, Artifact], until: str) -> Version | None
     return next((v for v in known if not until or v.moment < _moment(until)), None)
 
 
+def reference_of(inputs: Mapping[str, Artifact]) -> str:
+    """The id of the version a stage compared with, by its input's name; empty when there was none."""
+    return next((name.removeprefix("reference.") for name in inputs if name.startswith("reference.")), "")
+
+
 def _moment(text: str) -> datetime:
     parsed = datetime.fromisoformat(text)
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -39,7 +39,7 @@ def extra(ctx: stage.Context) -> dict[str, Artifact]:
     """Another base model has another tokenizer; the data set is compared with the last one that was accepted."""
     found = {"base": base_model.identity(ctx.config.model.base)}
     before = datasets.reference_for(ctx.upstream("clean").outputs, ctx.config.ingest.interval_end)
-    return found | ({"reference": before.profile} if before else {})
+    return found | ({f"reference.{before.id}": before.profile} if before else {})
 
 
 def fit(question: list[int], answers: Sequence[list[int]], limit: int, policy: str) -> tuple[list[int], list[list[int]], int] | None:
@@ -72,13 +72,13 @@ class Lengths:
         """Quantiles and a histogram of each, and the share over the limit."""
         import numpy as np
 
-        found: dict[str, Any] = {"limit": limit}
-        edges = np.histogram_bin_edges(np.array([0, *self.tokens["both"]]), bins=40)
-        for name, sizes in self.tokens.items():
-            values = np.frombuffer(sizes, dtype=np.uint32)
+        sizes = {name: np.frombuffer(tokens, dtype=np.uint32) for name, tokens in self.tokens.items()}
+        edges = np.linspace(0, max(1, np.quantile(sizes["both"], 0.99)), 41)  # the last bin has the longest hundredth, too
+        found: dict[str, Any] = {"limit": limit, "edges": edges.tolist(), "over_limit": float(np.mean(sizes["both"] > limit))}
+        for name, values in sizes.items():
             quantiles = dict(zip(("min", "median", "p95", "p99", "max"), np.quantile(values, (0, 0.5, 0.95, 0.99, 1)).tolist(), strict=True))
-            found[name] = {**quantiles, "counts": np.histogram(values, bins=edges)[0].tolist()}
-        return found | {"edges": edges.tolist(), "over_limit": float(np.mean(np.frombuffer(self.tokens["both"], dtype=np.uint32) > limit))}
+            found[name] = {**quantiles, "counts": np.histogram(np.minimum(values, edges[-1]), bins=edges)[0].tolist()}
+        return found
 
 
 class Files:
@@ -140,7 +140,8 @@ def row(example: Example, question: list[int], answers: list[list[int]], left_ou
 
 def look_over(ctx: stage.Context, conf: Tokenize) -> None:
     """Validate the data set as a whole; a check whose policy is `stop` ends the turn before training."""
-    before = datasets.Profile.model_validate_json(ctx.fetch("reference").read_bytes()) if "reference" in ctx.inputs else None
+    reference = datasets.reference_of(ctx.inputs)
+    before = datasets.Profile.model_validate_json(ctx.fetch(f"reference.{reference}").read_bytes()) if reference else None
     profile, findings = validation.look_over(ctx.fetch("clean.train"), conf.validation, before)
     ctx.path("checks.json").write_text(json.dumps([finding.model_dump() for finding in findings], indent=1))
     ctx.path("profile.json").write_text(profile.model_dump_json())
