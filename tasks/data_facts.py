@@ -80,7 +80,7 @@ def gather(ctx: stage.Context) -> Facts:
                     yield datasets.canonical(example)
 
     facts.id = datasets.identity(canonical())
-    facts.sources = [SourceCount(name=s, licence=l, consent=c, records=n) for (s, l, c), n in sorted(counts.items())]
+    facts.sources = [SourceCount(name=name, licence=licence, consent=consent, records=n) for (name, licence, consent), n in sorted(counts.items())]
     facts.rejected = rejected(ctx, shown)
     return facts
 
@@ -89,7 +89,7 @@ def funnel(ctx: stage.Context) -> list[dict[str, Any]]:
     """What came to each step, was changed there, rejected, and went on."""
     ingest, tokenize = ctx.upstream("ingest"), ctx.upstream("tokenize").metrics
     lines, records = ingest.outputs["quarantine"].rows or 0, ingest.outputs["records"].rows or 0
-    steps = [{"step": "reading", "in": records + lines, "changed": 0, "rejected": lines, "out": records}]
+    steps: list[dict[str, Any]] = [{"step": "reading", "in": records + lines, "changed": 0, "rejected": lines, "out": records}]
     steps += json.loads(ctx.fetch("clean.steps").read_bytes())
     left, dropped, changed = int(steps[-1]["out"]), int(tokenize["dropped"] or 0), int(tokenize["cut"] or 0) + int(tokenize["shortened"] or 0)
     return [*steps, {"step": "token limit", "in": left, "changed": changed, "rejected": dropped, "out": left - dropped}]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flywheel.datasets import Profile
 from tasks.data_card import personal_data
 from tasks.data_facts import Facts
-from tasks.drawing import BLUE, GREEN, GREY, RED, axes, render, svg
+from tasks.drawing import BLUE, GREY, RED, axes, render, svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,7 +17,7 @@ SLICES, WORDS = 20, 12  # the most that are shown
 
 def page(facts: Facts) -> str:
     """The whole page."""
-    plots = {"Tokens of the training records: prompt, answer and both; the last bin has the longest hundredth, too": svg(lengths(facts.lengths))}
+    plots = {"Tokens of the training records, the answer alone and with its prompt; the last bin has the longest hundredth, too": svg(lengths(facts.lengths))}
     words: list[tuple[str, float, float]] = []
     if facts.before:
         plots["Characters of the training records, now and in the version before"] = svg(drift(facts.before, facts.profile))
@@ -30,10 +30,10 @@ def page(facts: Facts) -> str:
 
 
 def lengths(found: dict[str, Any]) -> Figure:
-    """Three histograms in tokens, and the limit where it is in sight."""
-    figure, axis = axes(7.6, 2.9)
-    for name, colour in (("both", GREY), ("prompt", GREEN), ("answer", BLUE)):
-        axis.stairs(found[name]["counts"], found["edges"], color=colour, fill=name == "both", alpha=0.45 if name == "both" else 1, linewidth=1.6, label=name)
+    """Both histograms in tokens, and the limit where it is in sight."""
+    figure, axis = axes(9.4, 2.8)
+    axis.stairs(found["both"]["counts"], found["edges"], color=GREY, fill=True, alpha=0.5, label="prompt and answer")
+    axis.stairs(found["answer"]["counts"], found["edges"], color=BLUE, linewidth=1.6, label="answer")
     if found["limit"] <= found["edges"][-1]:
         axis.axvline(found["limit"], color=RED, linestyle="--", linewidth=1, label=f"limit {found['limit']}")
     axis.set(xlabel="tokens", ylabel="records", xlim=(0, found["edges"][-1]))
@@ -43,7 +43,7 @@ def lengths(found: dict[str, Any]) -> Figure:
 
 def drift(before: Profile, now: Profile) -> Figure:
     """Both length distributions, as shares, on an axis of powers of two."""
-    figure, axis = axes(7.6, 2.6)
+    figure, axis = axes(9.4, 2.6)
     seen = [k for k in range(len(now.lengths)) if now.lengths[k] or before.lengths[k]]
     first, last = seen[0], seen[-1] + 1
     edges = [2 ** (k / 2) for k in range(first, last + 1)]

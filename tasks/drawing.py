@@ -38,6 +38,6 @@ def svg(figure: Figure) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "flywheel", "svg.fonttype": "none", "font.family": "sans-serif"}):
         buffer = io.StringIO()
         figure.tight_layout()
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")), transparent=True)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

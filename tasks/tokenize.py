@@ -146,7 +146,7 @@ def look_over(ctx: stage.Context, conf: Tokenize) -> None:
     ctx.path("checks.json").write_text(json.dumps([finding.model_dump() for finding in findings], indent=1))
     ctx.path("profile.json").write_text(profile.model_dump_json())
     for finding in findings:
-        if finding.outcome != "pass":
+        if finding.outcome in ("warn", "stop"):
             ctx.say(f"  {finding.outcome}: {finding.text}")
     stops = [finding for finding in findings if finding.outcome == "stop"]
     if stops:
