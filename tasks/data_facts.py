@@ -45,8 +45,8 @@ class Facts:
 
     @property
     def lost(self) -> int:
-        """What was rejected, at every step together."""
-        return sum(int(step["rejected"]) for step in self.funnel)
+        """What was rejected on the way to this version; what is too long for a model stays in it."""
+        return sum(int(step["rejected"]) for step in self.funnel[:-1])
 
     @property
     def warnings(self) -> list[Finding]:

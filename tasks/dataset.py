@@ -44,7 +44,7 @@ def run(ctx: stage.Context) -> None:
     known = datasets.read(facts.id)
     version = Version(
         id=facts.id, created=datetime.now(UTC).isoformat(timespec="seconds"), until=conf.ingest.interval_end, run_dir=store.relative(ctx.run_dir),
-        records=dict(facts.records), kinds=dict(facts.kinds), slices=dict(facts.slices), sources=facts.sources, raw=ctx.inputs["ingest.records"],
+        records=dict(facts.records), kinds=dict(facts.kinds), slices=dict(facts.slices.most_common()), sources=facts.sources, raw=ctx.inputs["ingest.records"],
         content={split: ctx.inputs[f"clean.{split}"] for split in SPLITS}, profile=ctx.inputs["tokenize.profile"], card=card, report=report,
         reference=known.reference if known else facts.reference,
     )  # fmt: skip

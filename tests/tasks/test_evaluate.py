@@ -13,7 +13,7 @@ from flywheel.settings import settings
 from tasks import clean, evaluate, gate, ingest, integrity, register, rollout, scoring, suites, tokenize, train
 from tests.tasks.conftest import rows
 
-UP_TO_TRAIN = (ingest, clean, tokenize, train)
+UP_TO_TRAIN = (ingest, clean, tokenize, train, dataset)
 AFTER = (evaluate, gate, register, rollout)
 
 
