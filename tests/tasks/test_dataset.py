@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flywheel import config, datasets, manifest, stage
+from flywheel import config, datasets, manifest, stage, store
 from flywheel.errors import TransientError
 from flywheel.settings import REPOSITORY, settings
 from tasks import clean, dataset, ingest, tokenize, tracking
@@ -83,7 +83,7 @@ def test_a_remote_that_fails_is_transient_and_leaves_no_version(build, tmp_path)
     assert build("one", None, f"dataset.remote={tmp_path}/remote").tracked
 
 
-def test_an_s3_remote(build, monkeypatch):
+def test_beside_a_store_on_s3_a_version_can_be_pulled_anywhere(home, monkeypatch, tmp_path):
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -93,10 +93,14 @@ def test_an_s3_remote(build, monkeypatch):
         url = "http://{}:{}".format(*server.get_host_and_port())
         for name, value in {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}.items():
             monkeypatch.setenv(name, value)
-        s3 = boto3.client("s3")
-        s3.create_bucket(Bucket="data")
-        build("one", rows(60), "dataset.remote=s3://data/dvc")
-        assert s3.list_objects_v2(Bucket="data", Prefix="dvc/files/md5")["KeyCount"] >= 4
+        boto3.client("s3").create_bucket(Bucket="data")
+        monkeypatch.setenv("FLYWHEEL_STORE", "s3://data/store")
+        settings.cache_clear()
+        (tmp_path / "x.jsonl").write_text("x\n")
+        assert tracking.track("one", {"clean": {"train.jsonl": tmp_path / "x.jsonl"}, "curated": {}}, "") == "datasets/one"
+        elsewhere = store.download("s3://data/store/datasets", tmp_path / "elsewhere")
+        subprocess.run([sys.executable, "-m", "dvc", "pull", "-q", "one/clean.dvc"], cwd=elsewhere, check=True)
+        assert (elsewhere / "one" / "clean" / "train.jsonl").read_text() == "x\n"
     finally:
         server.stop()
 
