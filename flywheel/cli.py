@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flywheel import store
 from flywheel.errors import ContractError, DataError, FlywheelError, from_os_error
 from flywheel.settings import settings
 
@@ -27,10 +29,15 @@ app = typer.Typer(
 console = Console(highlight=False)
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
+data = typer.Typer(help="Data set versions: what is learned from.", no_args_is_help=True)
+app.add_typer(data, name="data")
+AS_JSON = Annotated[bool, typer.Option("--json", help="for programs")]
+
+
+def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
     """A command that ends in one sentence and the contract's exit code when it fails."""
 
-    @app.command(name=function.__name__.replace("_", "-"))
+    @group.command(name=function.__name__.removeprefix("data_").replace("_", "-"))
     @wraps(function)
     def run(*arguments: Any, **options: Any) -> None:
         try:
@@ -41,6 +48,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             fail(from_os_error(error))
 
     return run
+
+
+data_command = partial(command, group=data)
 
 
 def fail(error: FlywheelError) -> None:
@@ -172,3 +182,49 @@ def events() -> None:
         raise DataError("nothing has been promoted yet", where="the audit log", mend="Turn the wheel with `make turn`.")
     for event in found:
         console.print(f"{event['at']:%Y-%m-%d %H:%M:%S}  {event['actor']:12} {event['action']:10} {event['detail']}", markup=False, soft_wrap=True)
+
+
+@data_command
+def data_versions(as_json: AS_JSON = False) -> None:
+    """Every data set version, newest first."""
+    from flywheel import datasets
+
+    found = datasets.versions()
+    if as_json:
+        return console.print_json(json.dumps([v.model_dump() for v in found]))
+    table = Table(box=None, pad_edge=False)
+    for column in ("version", "of", "train", "heldout", "reserve", "sources", "run"):
+        table.add_column(column, no_wrap=column in ("version", "of"))
+    for v in found:
+        counts = (str(v.records.get(split, 0)) for split in datasets.SPLITS)
+        table.add_row(v.id[:12], f"{v.moment:%Y-%m-%d %H:%M}", *counts, ", ".join(s.name for s in v.sources), v.run_dir)
+    return console.print(table)
+
+
+@data_command
+def data_show(version: Annotated[str, typer.Argument(help="the first characters of its id")], as_json: AS_JSON = False) -> None:
+    """A version's card, and where its files are."""
+    from flywheel import datasets
+
+    found = datasets.get(version)
+    if as_json:
+        return console.print_json(found.model_dump_json())
+    print(found.card.fetch(settings().home / "cache").read_text())
+    places = {"report": found.report, "raw": found.raw, **found.content}
+    for name, uri in {**{name: artifact.location for name, artifact in places.items()}, "dvc": store.resolve(found.tracked)}.items():
+        console.print(f"{name:8} {uri}", markup=False, soft_wrap=True)
+    return None
+
+
+@data_command
+def data_diff(
+    a: Annotated[str, typer.Argument(help="the first characters of a version's id")],
+    b: Annotated[str, typer.Argument(help="and of another's")],
+    samples: Annotated[int, typer.Option(min=0, help="records shown of each kind of change")] = 3,
+    as_json: AS_JSON = False,
+) -> None:
+    """What changed from version A to version B: added, removed, answered otherwise, by source and slice."""
+    from flywheel import data_diff, datasets
+
+    found = data_diff.compare(datasets.get(a), datasets.get(b), samples)
+    return console.print_json(found.model_dump_json()) if as_json else console.print(data_diff.text(found), markup=False, soft_wrap=True, end="")

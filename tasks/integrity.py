@@ -59,9 +59,8 @@ def prompts_differ(tokenized: Path, examples: Iterable[Example], tokenizer: Any,
     for row in rows:
         example = texts.get(row["id"])
         if example:
-            wrong += row["input_ids"][: row["prompt_length"]] != prompt.encode(
-                tokenizer, prompt.messages(example.instruction, example.input, example.history), style
-            )
+            whole = prompt.encode(tokenizer, prompt.messages(example.instruction, example.input, example.history), style)
+            wrong += row["input_ids"][: row["prompt_length"]] != whole[row["left_out"] :]
     return wrong
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flywheel import ledger, manifest, registry, signing, stage, store
+from flywheel import datasets, ledger, manifest, registry, signing, stage, store
 from flywheel.manifest import Artifact, Cost
 from flywheel.registry import TAG, Version
 from flywheel.settings import settings
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RUN_TAG = "flywheel.run_dir"
-STAGES = ("ingest", "clean", "tokenize", "train", "evaluate", "gate")
+STAGES = ("ingest", "clean", "tokenize", "dataset", "train", "evaluate", "gate")
 
 
 def cost(ctx: stage.Context) -> Cost:
@@ -122,7 +122,7 @@ def the_model(client: MlflowClient, experiment: str, run_id: str, version: Versi
 
 def log(ctx: stage.Context, client: MlflowClient, run_id: str, version: Version, report: dict[str, Any]) -> None:
     """Parameters, losses, figures, the data set, and the report's pages."""
-    from mlflow.entities import Dataset, DatasetInput, Metric, Param
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
     params = [Param(f"train.{key}", str(value)) for key, value in ctx.config.train.model_dump().items()]
     now = int(time.time() * 1000)
@@ -133,13 +133,18 @@ def log(ctx: stage.Context, client: MlflowClient, run_id: str, version: Version,
     points += [Metric("cost.money", spent.money, now, 0), Metric("cost.gpu_hours", spent.gpu_seconds / 3600, now, 0)]
     for start in range(0, len(points), 1000):  # the most that one call takes
         client.log_batch(run_id, metrics=points[start : start + 1000], params=params if start == 0 else [])
-    source = json.dumps({"uri": ctx.upstream("tokenize").outputs["train"].uri})
-    client.log_inputs(run_id, [DatasetInput(Dataset("train", version.dataset[:36], "flywheel", source), [])])
+    used = datasets.Version.model_validate_json(ctx.fetch("dataset.version").read_bytes())
+    source, counts = json.dumps({"uri": datasets.uri(used.id)}), json.dumps(used.records)
+    entity = Dataset(settings().model_name, used.id[:36], "flywheel", source, profile=counts)
+    client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+    client.set_tag(run_id, "flywheel.dataset", used.id)
+    for name in ("dataset.card", "dataset.report"):
+        client.log_artifact(run_id, str(ctx.fetch(name)), "dataset")
     for name in ("evaluate.plot", "evaluate.report", "evaluate.answers", "gate.page", "gate.verdict"):
         if name in ctx.inputs:
             client.log_artifact(run_id, str(ctx.fetch(name)), "report")
 
 
-STAGE = stage.Stage("register", run, needs=("gate", "evaluate", "train"))
+STAGE = stage.Stage("register", run, needs=("gate", "evaluate", "train", "dataset"))
 if __name__ == "__main__":
     stage.main(STAGE)

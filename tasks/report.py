@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flywheel.config import Gate
+from tasks.drawing import BLUE, GREEN, GREY, INK, RED, axes, render, svg
 from tasks.metrics import METRICS
 from tasks.paired import Comparison
 from tasks.rules import Evidence, by_slice
@@ -17,19 +16,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 8  # wins and losses, each
-BLUE, GREY, RED, GREEN = "#2f5d9e", "#b8bec9", "#b3423a", "#3c7d4f"
 
 
 def page(evidence: Evidence, measured: dict[str, Any], verdict: dict[str, Any], conf: Gate, run: str) -> str:
     """The whole page."""
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     examples = {} if evidence.scores is None else sides(evidence.scores, measured.get("prompts", {}))
     plots = {} if evidence.scores is None else drawings(evidence, measured, conf)
     champion = f"version {measured['champion']}" if measured["champion"] else "the base model"
-    return environment.get_template("report.html.j2").render(
-        run=run, champion=champion, measured=measured, verdict=verdict, examples=examples, plots=plots, metrics=METRICS, primary=METRICS[conf.primary].label
+    return render(
+        "report.html.j2",
+        run=run,
+        champion=champion,
+        measured=measured,
+        verdict=verdict,
+        examples=examples,
+        plots=plots,
+        metrics=METRICS,
+        primary=METRICS[conf.primary].label,
     )
 
 
@@ -39,7 +42,7 @@ def drawings(evidence: Evidence, measured: dict[str, Any], conf: Gate) -> dict[s
     label = METRICS[conf.primary].label
     heldout = evidence.pairs(conf.primary, "heldout")
     if heldout is not None and len(heldout.ids) > 1:
-        found[f"Each held-out question's own gain in {label}, sorted: above the line the challenger is better"] = _svg(gains(heldout.gains, label))
+        found[f"Each held-out question's own gain in {label}, sorted: above the line the challenger is better"] = svg(gains(heldout.gains, label))
     kinds = {
         f"{suite}/{name}": c
         for suite, role in evidence.roles.items()
@@ -49,50 +52,30 @@ def drawings(evidence: Evidence, measured: dict[str, Any], conf: Gate) -> dict[s
     kinds = {name: c for name, c in kinds.items() if c.examples > 1}
     whole = heldout.compare() if heldout is not None else None
     if whole and whole.examples > 1:
-        found[f"Gain in {label} overall and in each slice, with 95 % intervals; the dashed line is the margin"] = _svg(
+        found[f"Gain in {label} overall and in each slice, with 95 % intervals; the dashed line is the margin"] = svg(
             forest({"all": whole, **kinds}, -conf.slice_margin)
         )
     points = [(f"v{h['version']}", h["metrics"]["perplexity"], h["verdict"]) for h in measured["history"] if "perplexity" in h["metrics"]]
     if "perplexity" in measured["metrics"]:
         points.append(("now", measured["metrics"]["perplexity"]["challenger"], "now"))
     if len(points) > 1:
-        found["Perplexity of every version on the frozen held-out suite; promoted ones are joined"] = _svg(history(points))
+        found["Perplexity of every version on the frozen held-out suite; promoted ones are joined"] = svg(history(points))
     models = measured.get("models", {})
     if all("calibration" in models.get(side, {}).get("heldout", {}) for side in ("champion", "challenger")):
-        found["Calibration: how often the likeliest next token was right, by how sure the model was"] = _svg(
+        found["Calibration: how often the likeliest next token was right, by how sure the model was"] = svg(
             calibration({side: models[side]["heldout"]["calibration"] for side in ("champion", "challenger")})
         )
     return found
-
-
-def _axes(width: float, height: float) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    axis = figure.add_subplot()
-    axis.spines[["top", "right"]].set_visible(False)
-    return figure, axis
-
-
-def _svg(figure: Figure) -> str:
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.hashsalt": "flywheel", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        buffer = io.StringIO()
-        figure.tight_layout()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def gains(values: Any, label: str) -> Figure:
     """Sorted paired differences as bars."""
     import numpy as np
 
-    figure, axis = _axes(7.2, 2.6)
+    figure, axis = axes(7.2, 2.6)
     ordered = np.sort(values)[::-1]
     axis.bar(range(len(ordered)), ordered, width=1.0, color=np.where(ordered >= 0, GREEN, RED))
-    axis.axhline(0, color="#333", linewidth=0.8)
+    axis.axhline(0, color=INK, linewidth=0.8)
     won, lost = int((values > 0).sum()), int((values < 0).sum())
     axis.set(xlabel=f"{won} better, {lost} worse, {len(values) - won - lost} equal", ylabel=f"gain, {label}", xticks=[])
     return figure
@@ -100,12 +83,12 @@ def gains(values: Any, label: str) -> Figure:
 
 def forest(found: dict[str, Comparison], margin: float) -> Figure:
     """Gain and interval of each slice, one a line."""
-    figure, axis = _axes(7.2, 0.7 + 0.28 * len(found))
+    figure, axis = axes(7.2, 0.7 + 0.28 * len(found))
     for row, c in enumerate(found.values()):
         low, high = c.interval()
         axis.plot([low, high], [row, row], color=GREY if row else BLUE, linewidth=3, solid_capstyle="round")
         axis.plot(c.gain, row, "o", color=BLUE)
-    axis.axvline(0, color="#333", linewidth=0.8)
+    axis.axvline(0, color=INK, linewidth=0.8)
     axis.axvline(margin, color=RED, linewidth=0.8, linestyle="--")
     axis.set_yticks(range(len(found)), [f"{name} ({c.examples})" for name, c in found.items()])
     axis.set_ylim(len(found) - 0.5, -0.5)
@@ -115,7 +98,7 @@ def forest(found: dict[str, Comparison], margin: float) -> Figure:
 
 def history(points: list[tuple[str, float, str]]) -> Figure:
     """Perplexity by version; promoted ones joined, held grey, refused red, this run open."""
-    figure, axis = _axes(7.2, 2.6)
+    figure, axis = axes(7.2, 2.6)
     promoted = [i for i, (_, _, verdict) in enumerate(points) if verdict == "promote"]
     axis.plot(promoted, [points[i][1] for i in promoted], color=BLUE, linewidth=1.2)
     for i, (_, value, verdict) in enumerate(points):
@@ -128,7 +111,7 @@ def history(points: list[tuple[str, float, str]]) -> Figure:
 
 def calibration(models: dict[str, list[list[float]]]) -> Figure:
     """Reliability curves of both models."""
-    figure, axis = _axes(3.6, 3.4)
+    figure, axis = axes(3.6, 3.4)
     axis.plot([0, 1], [0, 1], color="#999", linewidth=0.8, linestyle="--")
     for (name, (counts, sums, right)), colour in zip(models.items(), (GREY, BLUE), strict=True):
         kept = [k for k in range(10) if counts[k] >= 10]

@@ -13,9 +13,9 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,17 @@ GROUP = 50  # batches sorted by length together: little padding, and still mixed
 
 @dataclass(frozen=True)
 class Row:
-    """A tokenized example."""
+    """A tokenized example; its tokens stay in the Arrow file until they are asked for."""
 
     id: str
-    ids: list[int]
+    tokens: Sequence[int] = field(compare=False)
     prompt: int
     feedback: bool
+
+    @property
+    def ids(self) -> list[int]:
+        """Token ids of prompt and answer."""
+        return list(map(int, self.tokens))
 
 
 def extra(ctx: stage.Context) -> dict[str, Artifact]:
@@ -57,12 +62,17 @@ def parent_of(inputs: dict[str, Artifact]) -> int | None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The tokenized examples of an Arrow file."""
+    """The tokenized examples of an Arrow file, which is mapped into memory: only what a batch asks for is read."""
     import pyarrow as pa
 
-    with pa.memory_map(str(path)) as source:
-        table = pa.ipc.open_file(source).read_all()
-    return [Row(r["id"], r["input_ids"], r["prompt_length"], r["feedback"]) for r in table.to_pylist()]
+    rows: list[Row] = []
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    for number in range(reader.num_record_batches):
+        batch = reader.get_batch(number)
+        tokens, starts = batch["input_ids"].values.to_numpy(), batch["input_ids"].offsets.to_pylist()
+        columns = (batch[name].to_pylist() for name in ("id", "prompt_length", "feedback"))
+        rows += [Row(name, tokens[a:b], prompt, feedback) for name, prompt, feedback, a, b in zip(*columns, starts, starts[1:], strict=False)]
+    return rows
 
 
 def choose(rows: list[Row], learned: set[str], conf: Train, seed: int) -> list[Row]:
@@ -86,7 +96,7 @@ def plan(rows: list[Row], conf: Train, seed: int) -> list[list[Row]]:
         dice = random.Random(f"{seed}:{epoch}")
         shuffled = dice.sample(rows, len(rows))
         size = GROUP * conf.batch_size
-        groups = [sorted(shuffled[i : i + size], key=lambda r: len(r.ids)) for i in range(0, len(shuffled), size)]
+        groups = [sorted(shuffled[i : i + size], key=lambda r: len(r.tokens)) for i in range(0, len(shuffled), size)]
         ordered = [row for group in groups for row in group]
         epoch_batches = [ordered[i : i + conf.batch_size] for i in range(0, len(ordered), conf.batch_size)]
         dice.shuffle(epoch_batches)
@@ -194,7 +204,7 @@ def fit(ctx: stage.Context, model: Any, device: Any, batches: list[list[Row]], p
                 group["lr"] = rate(done, len(batches), conf)
             examples = [(row.ids, row.prompt) for row in batch]
             answers = sum(len(ids) - question for ids, question in examples)
-            with mixed_precision(model, device, max(len(row.ids) for row in batch)):
+            with mixed_precision(model, device, max(len(row.tokens) for row in batch)):
                 loss = answer_loss(model.get_base_model(), examples, pad, device).sum() / answers
             if not torch.isfinite(loss):
                 raise DataError(f"the loss is {loss.item()} at step {done}", where="train", mend="Lower train.learning_rate, or look at the examples.")

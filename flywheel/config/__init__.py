@@ -36,10 +36,31 @@ class Model(Section):
     max_length: int = Field(512, ge=16, description="Longest training example, prompt and answer, in tokens")
 
 
+class Validation(Section):
+    """The data set as a whole, looked over before money is spent on training. What is not named in `stop` warns."""
+
+    balance: Share = Field(0.98, description="Largest share of the records that one slice may have")
+    length_drift: float = Field(0.25, ge=0, description="Population stability index of the lengths against the last accepted version")
+    vocabulary_drift: float = Field(0.1, ge=0, le=1, description="Jensen-Shannon divergence of the words against the last accepted version, in bits")
+    stop: tuple[Literal["duplicates", "empty", "balance", "length_drift", "vocabulary_drift"], ...] = Field(
+        ("duplicates", "empty"), description="The checks that end the turn (exit 3): records with another's id, with an empty text, or beyond a limit above"
+    )
+
+
 class Tokenize(Section):
     """Prompts and answers to token ids."""
 
-    truncate: Literal["drop", "cut"] = Field("drop", description="An example longer than model.max_length: leave it out, or cut its answer")
+    truncate: Literal["drop", "cut", "left"] = Field(
+        "drop", description="A record longer than model.max_length: leave it out, cut its answer, or shorten its prompt from the left"
+    )
+    validation: Validation = Validation()
+
+
+class Dataset(Section):
+    """The data set version: tracked by DVC, with a card and a report."""
+
+    remote: str = Field("", description="DVC remote, a folder or s3://…; empty: <store>/dvc for a remote store, none for a folder")
+    samples: int = Field(3, ge=0, description="Records shown of each reason, and of what was kept")
 
 
 class Train(Section):
@@ -181,6 +202,7 @@ class Config(Section):
     ingest: Ingest
     clean: Clean = Clean()
     tokenize: Tokenize = Tokenize()
+    dataset: Dataset = Dataset()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()

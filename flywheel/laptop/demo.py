@@ -220,7 +220,7 @@ def results(run: str) -> dict[str, Any]:
     gate = manifest.read_for(run, "gate")
     verdict = json.loads(gate.outputs["verdict"].fetch(settings().home / "cache").read_text())
     report = json.loads(manifest.read_for(run, "evaluate").outputs["report"].fetch(settings().home / "cache").read_text())
-    stages = ("ingest", "clean", "tokenize", "train", "evaluate", "gate", "register", "rollout")
+    stages = ("ingest", "clean", "tokenize", "dataset", "train", "evaluate", "gate", "register", "rollout")
     manifests = {stage: manifest.read_for(run, stage) for stage in stages}
     return {
         "run_dir": store.relative(run),

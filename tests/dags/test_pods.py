@@ -14,7 +14,7 @@ from flywheel.settings import settings
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.mark.parametrize("stage", ["ingest", "train", "rollout"])
+@pytest.mark.parametrize("stage", ["ingest", "dataset", "train", "rollout"])
 def test_pod(stage, monkeypatch):
     for name, value in {"LAUNCHER": "kubernetes", "STORE": "s3://bucket/flywheel", "CONFIG": "s3://bucket/config.yaml", "HOME": "/srv/flywheel"}.items():
         monkeypatch.setenv(f"FLYWHEEL_{name}", value)

@@ -10,10 +10,10 @@ from flywheel import manifest
 from flywheel.errors import ContractError, DataError
 from flywheel.records import Example
 from flywheel.settings import settings
-from tasks import clean, evaluate, gate, ingest, integrity, register, rollout, scoring, suites, tokenize, train
+from tasks import clean, dataset, evaluate, gate, ingest, integrity, register, rollout, scoring, suites, tokenize, train
 from tests.tasks.conftest import rows
 
-UP_TO_TRAIN = (ingest, clean, tokenize, train)
+UP_TO_TRAIN = (ingest, clean, tokenize, train, dataset)
 AFTER = (evaluate, gate, register, rollout)
 
 

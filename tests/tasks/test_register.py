@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from flywheel import export, ledger, manifest, registry
+from flywheel import datasets, export, ledger, manifest, registry
 from flywheel.errors import ContractError
 from flywheel.settings import REPOSITORY, settings
 from tasks import register, rollout
@@ -63,7 +63,11 @@ def test_what_is_registered_says_where_it_comes_from(environment, home):
     client = registry.client()
     registered = client.get_model_version(settings().model_name, str(version.version))
     logged = client.get_run(registered.run_id)
-    assert logged.inputs.dataset_inputs[0].dataset.digest == version.dataset[:36]
+    (used,) = (given.dataset for given in logged.inputs.dataset_inputs)
+    known = datasets.get(used.digest)
+    assert used.digest == known.id[:36] and json.loads(used.source)["uri"].endswith(f"datasets/{known.id}.json")
+    assert logged.data.tags["flywheel.dataset"] == known.id == manifest.read_for(run, "dataset").metrics["version"]
+    assert {f.path for f in client.list_artifacts(registered.run_id, "dataset")} == {"dataset/README.md", "dataset/report.html"}
     assert {f.path for f in client.list_artifacts(registered.run_id, "report")} >= {"report/report.html", "report/answers.csv", "report/verdict.json"}
     assert manifest.read_for(run, "register").metrics["page"].endswith("report/report.html")
     assert ledger.list_events(1)[0]["detail"]["version"] == version.version
