@@ -59,7 +59,7 @@ def phone(regions: tuple[str, ...]) -> Mask:
 
     def is_phone(found: str, cue: bool) -> bool:
         bare = found.lstrip("(")
-        if ONE_DIGIT.search(found) or sum(map(str.isdigit, found)) < 7:
+        if ONE_DIGIT.search(found) or not 7 <= sum(map(str.isdigit, found)) <= (17 if bare.startswith(("+", "00")) else 12):
             return False
         if bare.startswith("+"):
             return valid(bare, None) or (bool(SPACED.search(bare)) and possible(bare))
