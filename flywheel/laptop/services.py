@@ -115,7 +115,7 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
         "LOGGING__JSON_LOGS": str(settings.log_format == "json"),
         "METRICS__OTEL_ON": "True",
         "METRICS__LEGACY_NAMES_ON": "False",
-        "METRICS__METRICS_ALLOW_LIST": "scheduler,dag_processing,dag_processor_heartbeat,triggerer_heartbeat,triggers,executor,pool,ti,dagrun",
+        "METRICS__METRICS_ALLOW_LIST": "^scheduler,^dag_processing,^dag_processor,^trigger,^executor,^pool,^ti[._],^dagrun",
         "USAGE_DATA_COLLECTION__ENABLED": "False",
     }
     telemetry = {
