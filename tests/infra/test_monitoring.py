@@ -61,7 +61,13 @@ def test_each_alert_says_what_where_and_what_to_do_and_each_section_of_the_runbo
     assert set(re.findall(r"^## (\S+)$", runbook, re.MULTILINE)) == set(ALERTS)
     for name, rule in ALERTS.items():
         assert rule["labels"]["severity"] in ("critical", "warning"), name
-        assert rule["annotations"]["summary"] and "{{ $value" in rule["annotations"]["description"] or name == "SchedulerSilent" or name == "TargetDown" or name == "ExporterSourceDown"
+        assert (
+            rule["annotations"]["summary"]
+            and "{{ $value" in rule["annotations"]["description"]
+            or name == "SchedulerSilent"
+            or name == "TargetDown"
+            or name == "ExporterSourceDown"
+        )
         assert rule["annotations"]["runbook_url"] == f"{{{{ $externalLabels.runbook }}}}#{name.lower()}"
 
 
@@ -77,7 +83,10 @@ def test_the_runbook_names_commands_that_exist():
 def test_no_file_of_ours_holds_a_secret_and_no_rule_asks_for_a_figure_that_nobody_gives():
     text = "".join(path.read_text() for path in FOLDER.rglob("*.yaml"))
     assert not re.search(r"(password|routing_key|api_url|credentials|token):", text)
-    exported = "".join((REPOSITORY / path).read_text() for path in ("flywheel/figures.py", "flywheel/exporter.py", *(f"serving/{p}.py" for p in ("app", "engine", "reconcile"))))
+    exported = "".join(
+        (REPOSITORY / path).read_text()
+        for path in ("flywheel/figures.py", "flywheel/exporter.py", *(f"serving/{p}.py" for p in ("app", "engine", "reconcile")))
+    )
     queries = [rule["expr"] for rule in RULES] + [query for rows in dashboards.DASHBOARDS.values() for *_, queries, _ in rows for query, _ in queries]
     names = {name for query in queries for name in re.findall(r"\bflywheel_[a-z_]+", query)}
     for name in names:
