@@ -5,6 +5,7 @@ Each function is one source of `flywheel.exporter` and returns gauges; by hand: 
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -17,6 +18,7 @@ from flywheel.errors import ContractError
 from flywheel.manifest import Manifest
 from flywheel.settings import settings
 
+PARTS = ("records", "train", "heldout", "reserve", "quarantine")
 RUNS = 10  # the newest of each DAG: what came before is history, which Prometheus keeps
 Families = list[GaugeMetricFamily]
 Read = Callable[[], Families]
@@ -63,12 +65,7 @@ def turns() -> Families:
     verdict = "" if not ended else str(gate.metrics.get("verdict", "skipped")) if gate else "skipped"
     scores = {} if evaluated is None else {key: float(v) for key, v in evaluated.metrics.items() if isinstance(v, int | float) and "." in key}
     used = next((m for m in reversed(curated) if m.outcome == "done"), None)
-    drift = {
-        key.partition(".")[2] or m.stage: float(v)
-        for m in latest.values()
-        for key, v in m.metrics.items()
-        if key.partition(".")[0] == "drift" and v is not None
-    }
+    drift = _drift(latest.get("tokenize"))
     return [
         figure("turn_finished_timestamp_seconds", "When the last turn ended", max((m.ended.timestamp() for m in ended.values()), default=None)),
         figure("turn_verdict", "The verdict of the last turn that ended", {v: float(v == verdict) for v in ("promote", "hold", "refuse", "skipped")}, "verdict"),
@@ -86,12 +83,22 @@ def turns() -> Families:
         figure("train_tokens", "Tokens of the last training", _number(latest.get("train"), "tokens")),
         figure("batch_records", "Where the records of the last batch of feedback went",
                {} if used is None else {k: float(v) for k, v in used.metrics.items() if isinstance(v, int | float)}, "went"),
-        figure("data_drift", "How far the data has moved, as the data stages measure it", drift, "measure"),
+        figure("data_drift", "How far the data has moved from the last accepted version, by measure", {m: f for m, (f, _) in drift.items()}, "measure"),
+        figure("data_drift_limit", "From where that is too far", {m: limit for m, (_, limit) in drift.items()}, "measure"),
     ]  # fmt: skip
 
 
 def _rows(found: Manifest | None) -> dict[str, float]:
-    return {name: float(a.rows) for name, a in found.outputs.items() if a.rows is not None} if found else {}
+    """How many records each part of a stage's output has, the rejected ones too."""
+    return {name: float(a.rows) for name, a in found.outputs.items() if name in PARTS and a.rows is not None} if found else {}
+
+
+def _drift(found: Manifest | None) -> dict[str, tuple[float, float]]:
+    """Figure and limit of each drift check that was made before training."""
+    if found is None or "checks" not in found.outputs:
+        return {}
+    checks = json.loads(store.read_bytes(found.outputs["checks"].location))
+    return {c["name"].removesuffix("_drift"): (c["figure"], c["limit"]) for c in checks if c["name"].endswith("_drift") and c["figure"] is not None}
 
 
 def _number(found: Manifest | None, metric: str) -> float | None:

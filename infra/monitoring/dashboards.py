@@ -55,6 +55,8 @@ DASHBOARDS: dict[str, list[Row]] = {
         ("Last batch", "none", [("max by (went) (flywheel_batch_records)", "{{went}}")], "Where its records went."),
         ("Data set", "none", [("max by (part) (flywheel_dataset_records)", "{{part}}")], "Records in each part after the last clean."),
         ("Quarantine", "percentunit", [("max by (stage) (flywheel_quarantine_ratio)", "{{stage}}")], "Share of records that the last run rejected."),
+        ("Drift", "none", [("max by (measure) (flywheel_data_drift)", "{{measure}}"), ("max by (measure) (flywheel_data_drift_limit)", "{{measure}}, limit")],
+            "Against the last accepted data set, so from the second turn on."),
     ],
     "cost": [
         ("Spent this week", "none", [("sum(flywheel_week_money)", "spent"), ("max(flywheel_week_budget_money)", "budget")], "An ISO week, UTC; no budget shows as infinity."),

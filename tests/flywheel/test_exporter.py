@@ -1,5 +1,6 @@
 """The exporter over real manifests, a real ledger and a real registry, asked through its WSGI application."""
 
+import json
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -42,11 +43,11 @@ def write(run, stage, ended, outcome="done", outputs=None, **metrics):
 def test_the_newest_turn_that_ended_gives_time_verdict_and_cost(home):
     first = datetime(2026, 3, 1, 2, tzinfo=UTC)
     for stage in ("clean", "evaluate", "gate", "register", "rollout"):
-        more = {"gate": {"verdict": "promote"}, "evaluate": {"log_loss.champion": 2.0}, "clean": {"drift.length": 0.3}}.get(stage, {})
-        write("scheduled__2026-03-01T02:00:00", stage, first, outputs={"train": 75, "quarantine": 25} if stage == "clean" else None, **more)
+        more = {"gate": {"verdict": "promote"}, "evaluate": {"log_loss.champion": 2.0}}.get(stage, {})
+        write("scheduled__2026-03-01T02:00:00", stage, first, outputs={"train": 75, "quarantine": 25, "steps": 4} if stage == "clean" else None, **more)
     second = first + timedelta(days=1)
     write("scheduled__2026-03-02T02:00:00", "train", second, outcome="skipped")
-    write("scheduled__2026-03-03T02:00:00", "clean", second + timedelta(days=1), outputs={"train": 90, "quarantine": 10})  # it still runs
+    write("scheduled__2026-03-03T02:00:00", "clean", second + timedelta(days=1), outputs={"train": 90, "quarantine": 10, "steps": 100})  # it still runs
     found = values(figures.turns())
     assert found["flywheel_turn_finished_timestamp_seconds"] == second.timestamp()
     assert found["flywheel_turn_verdict{skipped}"] == 1 and found["flywheel_turn_verdict{promote}"] == 0
@@ -54,12 +55,18 @@ def test_the_newest_turn_that_ended_gives_time_verdict_and_cost(home):
     assert found["flywheel_champion_check_timestamp_seconds"] == first.timestamp()
     assert found["flywheel_evaluation_score{log_loss.champion}"] == 2.0
     assert found["flywheel_quarantine_ratio{clean}"] == pytest.approx(0.1)
-    assert "flywheel_data_drift{length}" not in found, "the newest clean has no such figure"
 
 
-def test_drift_is_shown_by_its_measure(home):
-    write("scheduled__2026-03-01T02:00:00", "clean", datetime(2026, 3, 1, tzinfo=UTC), **{"drift.length": 0.3})
-    assert values(figures.turns())["flywheel_data_drift{length}"] == 0.3
+def test_drift_is_what_the_checks_before_training_found_beside_its_limit(home):
+    checks = [
+        {"name": "length_drift", "outcome": "warn", "figure": 0.3, "limit": 0.25, "text": ""},
+        {"name": "vocabulary_drift", "outcome": "skip", "figure": None, "limit": 0.1, "text": ""},
+        {"name": "duplicates", "outcome": "pass", "figure": 0.0, "limit": 0.0, "text": ""},
+    ]
+    store.write_bytes(store.join(settings().store, "checks"), json.dumps(checks).encode())
+    write("scheduled__2026-03-01T02:00:00", "tokenize", datetime(2026, 3, 1, tzinfo=UTC), outputs={"checks": 3})
+    found = values(figures.turns())
+    assert {name: v for name, v in found.items() if "drift" in name} == {"flywheel_data_drift{length}": 0.3, "flywheel_data_drift_limit{length}": 0.25}
 
 
 def test_a_training_that_has_not_finished_shows_when_it_last_saved_its_state(home):
