@@ -1,6 +1,6 @@
-"""The Grafana dashboards, as code: one table a dashboard; what Grafana imports is written beside this file.
+"""The Grafana dashboards, as code: one table a dashboard; what Grafana imports is written to grafana/.
 
-    python -m infra.monitoring.dashboards          writes infra/monitoring/dashboards/*.json
+    python -m infra.monitoring.dashboards          writes infra/monitoring/grafana/*.json
 
 A row is (title, unit, [(PromQL, legend), …], what it tells). `infra.monitoring.check` asks a live Prometheus every query.
 """
@@ -13,7 +13,7 @@ from grafana_foundation_sdk.builders import dashboard, prometheus, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 
-FOLDER = Path(__file__).parent / "dashboards"
+FOLDER = Path(__file__).parent / "grafana"
 Row = tuple[str, str, list[tuple[str, str]], str]
 ASK = 'path=~"/v1/(generate|chat/completions)"'
 

@@ -89,10 +89,10 @@ def test_no_file_of_ours_holds_a_secret_and_no_rule_asks_for_a_figure_that_nobod
 
 @pytest.mark.parametrize("name", dashboards.DASHBOARDS)
 def test_the_dashboards_that_grafana_imports_are_up_to_date(name):
-    committed = (FOLDER / "dashboards" / f"{name}.json").read_text()
+    committed = (FOLDER / "grafana" / f"{name}.json").read_text()
     assert committed == dashboards.build(name, dashboards.DASHBOARDS[name]), "run python -m infra.monitoring.dashboards"
     assert len(json.loads(committed)["panels"]) == len(dashboards.DASHBOARDS[name])
-    assert {path.stem for path in (FOLDER / "dashboards").glob("*.json")} == set(dashboards.DASHBOARDS)
+    assert {path.stem for path in (FOLDER / "grafana").glob("*.json")} == set(dashboards.DASHBOARDS)
 
 
 def test_the_laptop_uses_its_own_ports_and_only_receivers_whose_secret_is_there(home, monkeypatch):
