@@ -27,7 +27,7 @@ def without_data(url: str) -> Iterator[str]:
         for board, rows in DASHBOARDS.items():
             for title, _, queries, _ in rows:
                 for query, _ in queries:
-                    asked = {"query": query, "start": now - HOURS * 3600, "end": now, "step": STEP_SECONDS}
+                    asked: dict[str, str | float] = {"query": query, "start": now - HOURS * 3600, "end": now, "step": STEP_SECONDS}
                     reply = client.get("/api/v1/query_range", params=asked).json()
                     series = reply.get("data", {}).get("result", [])
                     if all(math.isnan(float(value)) for one in series for _, value in one["values"]):

@@ -126,15 +126,17 @@ def test_a_source_that_fails_or_hangs_is_down_and_the_others_go_on(home, monkeyp
 
     good = lambda: [figure("good", "It is", 1.0)]  # noqa: E731
     application = exporter.application({"good": (good, 60), "broken": (broken, 60), "stuck": (lambda: stuck.wait() and [], 60)})
-    for _ in range(2):
-        status, text = ask(application)
-        assert status == "200 OK"
-        for name, up in (("good", "1.0"), ("broken", "0.0"), ("stuck", "0.0")):
-            assert f'flywheel_exporter_up{{source="{name}"}} {up}' in text
-        assert "flywheel_good 1.0" in text and "process_cpu_seconds_total" in text
-    assert len(calls) == 1, "what is known is used until it is too old"
-    assert [r.getMessage() for r in caplog.records if r.name == "flywheel.exporter"] == ["broken: OSError: the store is away"]
-    stuck.set()
+    try:
+        for _ in range(2):
+            status, text = ask(application)
+            assert status == "200 OK"
+            for name, up in (("good", "1.0"), ("broken", "0.0"), ("stuck", "0.0")):
+                assert f'flywheel_exporter_up{{source="{name}"}} {up}' in text
+            assert "flywheel_good 1.0" in text and "process_cpu_seconds_total" in text
+        assert len(calls) == 1, "what is known is used until it is too old"
+        assert [r.getMessage() for r in caplog.records if r.name == "flywheel.exporter"] == ["broken: OSError: the store is away"]
+    finally:
+        stuck.set()
 
 
 def test_otlp_comes_in_beside_metrics(home):
