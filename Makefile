@@ -59,6 +59,10 @@ logs: install ## Follow a service's log, e.g. S=serving
 turn: install ## One turn now, on your config
 	@$(ML) -m flywheel turn
 
+.PHONY: monitoring
+monitoring: install ## Prometheus and Alertmanager beside the stack, until Ctrl-C
+	@$(ML) -m flywheel monitoring
+
 .PHONY: test
 test: install ## Every test that needs no Docker, cluster or GPU
 	$(ML) -m pytest tests --ignore tests/dags

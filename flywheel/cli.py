@@ -98,6 +98,14 @@ def logs(service: Annotated[str | None, typer.Argument(help="e.g. serving; all o
 
 
 @command
+def monitoring() -> None:
+    """A real Prometheus and Alertmanager beside the stack, until Ctrl-C."""
+    from flywheel.laptop import monitoring as beside
+
+    beside.run()
+
+
+@command
 def demo(source: Annotated[str | None, typer.Option(help="your own .jsonl, .csv or .parquet with instruction, input, output")] = None) -> None:
     """Turn the wheel twice, refuse a poisoned model, show what got better."""
     from flywheel.laptop import demo as play

@@ -33,6 +33,11 @@ class Settings(BaseSettings):
     airflow_url: str = "http://127.0.0.1:18080"
     serving_url: str = "http://127.0.0.1:18000"
     ui_url: str = "http://127.0.0.1:18501"
+    exporter_url: str = Field("http://127.0.0.1:19100", description="The flywheel's own figures, for Prometheus")
+    prometheus_url: str = "http://127.0.0.1:19090"
+    alertmanager_url: str = "http://127.0.0.1:19093"
+    alert_webhook: str = Field("", description="Where the laptop's Alertmanager also posts every alert. Default: nowhere")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines of stages and services: text for people, json for a log shipper")
 
     nightly: str = Field("0 2 * * *", description="Cron of the nightly turn, UTC")
     approval_hours: float = Field(48, gt=0, description="How long a promotion waits for a person before it is held")

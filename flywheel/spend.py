@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from flywheel import store
 from flywheel.manifest import Cost
@@ -20,10 +21,25 @@ def record(stage: str, cost: Cost) -> None:
     store.write_bytes(store.join(_folder(datetime.now(UTC)), f"{stage}-{uuid.uuid4().hex}.json"), cost.model_dump_json().encode())
 
 
-def this_week() -> Cost:
-    """The sum of what this ISO week's attempts (UTC) have cost so far."""
+@lru_cache(maxsize=4096)
+def _attempt(uri: str) -> Cost:
+    """One attempt's cost: the file is written once and never changed."""
+    return Cost.model_validate_json(store.read_bytes(uri))
+
+
+def by_stage() -> dict[str, Cost]:
+    """What each stage's attempts have cost so far in this ISO week (UTC)."""
     folder = _folder(datetime.now(UTC))
-    total = Cost(currency=settings().currency)
+    totals: dict[str, Cost] = {}
     for name in store.list_names(folder):
-        total = total.plus(Cost.model_validate_json(store.read_bytes(store.join(folder, name))))
+        stage = name.rpartition("-")[0]
+        totals[stage] = totals.get(stage, Cost(currency=settings().currency)).plus(_attempt(store.join(folder, name)))
+    return totals
+
+
+def this_week() -> Cost:
+    """Their sum."""
+    total = Cost(currency=settings().currency)
+    for cost in by_stage().values():
+        total = total.plus(cost)
     return total

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from flywheel import code, config, manifest, spend, store
+from flywheel import code, config, logs, manifest, spend, store
 from flywheel.errors import ContractError, FlywheelError, Preempted, TransientError, from_os_error
 from flywheel.manifest import Artifact, Cost, Manifest
 from flywheel.settings import settings
@@ -281,8 +281,8 @@ def main(stage: Stage, argv: list[str] | None = None) -> None:
     parser.add_argument("--run-dir", required=True, help="folder of this run, best below the store's root")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting, e.g. train.epochs=2; may be repeated")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s", force=True)
-    log.setLevel(logging.INFO)
+    logs.setup("%(message)s", sys.stdout)
+    logs.bind(stage=stage.name, run=arguments.run_dir.rstrip("/").rsplit("/", 1)[-1])
     _quiet_libraries()
     try:
         execute(stage, config.load(arguments.config, arguments.set), arguments.run_dir)

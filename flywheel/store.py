@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 import fsspec
@@ -59,6 +60,14 @@ def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
     fs, path = _filesystem(uri)
     return bool(fs.exists(path))
+
+
+def modified(uri: str) -> datetime:
+    """When a file was last written. Raises FileNotFoundError when it is not there."""
+    fs, path = _filesystem(uri)
+    fs.invalidate_cache()
+    found: datetime = fs.modified(path)
+    return found
 
 
 def read_bytes(uri: str) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -18,7 +19,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from starlette.exceptions import HTTPException
 
-from flywheel import ledger, prompt
+from flywheel import ledger, logs, prompt
 from flywheel.errors import ContractError, FlywheelError, NotFound, TransientError, from_os_error
 from flywheel.model import Decoding
 from flywheel.records import FeedbackIn, Message
@@ -31,7 +32,9 @@ log = logging.getLogger("flywheel.serving")
 SEAL_SECONDS = 5.0
 REQUESTS = Counter("flywheel_requests_total", "Requests, by path and status", ["path", "status"])
 LATENCY = Histogram("flywheel_request_seconds", "Time to the whole answer", ["path"], buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
+ANSWERS = Counter("flywheel_answers_total", "Answers given, by the version that gave them", ["version"])
 FEEDBACK = Counter("flywheel_feedback_total", "Feedback stored, by thumb", ["thumb"])
+CORRECTIONS = Counter("flywheel_corrections_total", "Feedback stored that says how the answer should have been")
 
 
 async def every(seconds: float, step: Callable[[], Any]) -> None:
@@ -52,8 +55,7 @@ async def every(seconds: float, step: Callable[[], Any]) -> None:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start the engine, the reconciler and the sealing of feedback."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    log.setLevel(logging.INFO)
+    logs.setup("%(asctime)s %(message)s")
     app.state.engine = Engine()
     tasks = [asyncio.create_task(every(SECONDS, Reconciler(app.state.engine).step)), asyncio.create_task(every(SEAL_SECONDS, ledger.seal_segments))]
     yield
@@ -93,20 +95,26 @@ async def _http(_request: Request, error: HTTPException) -> JSONResponse:
 
 @app.middleware("http")
 async def measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Count and time each request under its route."""
-    began = time.monotonic()
-    response = await call_next(request)
-    route = request.scope.get("route")
-    path = getattr(route, "path", "unknown")
-    REQUESTS.labels(path, str(response.status_code)).inc()
-    LATENCY.labels(path).observe(time.monotonic() - began)
-    return response
+    """Count and time each request under its route, a crashed one too, and give it the id that its log lines carry."""
+    began, status = time.monotonic(), 500
+    request_id = request.headers.get("x-request-id", "")[:64] or uuid.uuid4().hex
+    logs.bind(request=request_id, path=request.url.path)
+    try:
+        response = await call_next(request)
+        response.headers["x-request-id"] = request_id
+        status = response.status_code
+        return response
+    finally:
+        path = getattr(request.scope.get("route"), "path", "unknown")
+        REQUESTS.labels(path, str(status)).inc()
+        LATENCY.labels(path).observe(time.monotonic() - began)
 
 
 async def answer(turns: list[Message], decoding: Decoding, question: str, context: str, user: str) -> tuple[str, Answer]:
     """Decode, and store the answer before it is given, so that feedback always finds it."""
     given: Answer = await app.state.engine.answer(turns, decoding)
     answer_id = await asyncio.to_thread(ledger.add_answer, question, context, given.text, given.version, user)
+    ANSWERS.labels(given.version).inc()
     return answer_id, given
 
 
@@ -135,6 +143,7 @@ async def feedback(body: FeedbackIn, response: Response) -> FeedbackOut:
     response.status_code = 201 if new else 200
     if new:
         FEEDBACK.labels(body.thumb or "none").inc()
+        CORRECTIONS.inc(body.correction is not None)
     return FeedbackOut(id=feedback_id, stored=new)
 
 

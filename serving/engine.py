@@ -9,7 +9,7 @@ import asyncio
 import queue
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -24,6 +24,9 @@ MAX_PROMPT_TOKENS = 2048
 GATHER_SECONDS = 0.01
 
 WAITING = Gauge("flywheel_queued_requests", "Requests waiting for a batch")
+QUEUE_LIMIT = Gauge("flywheel_queue_limit_requests", "How many may wait; more are refused")
+QUEUE_LIMIT.set(MAX_QUEUE)
+QUEUED = Histogram("flywheel_queue_seconds", "Time a request waits for its batch", buckets=(0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30))
 RUNNING = Gauge("flywheel_running_requests", "Requests being decoded")
 BATCH = Histogram("flywheel_batch_size", "Requests decoded together", buckets=(1, 2, 4, 8, 16))
 TOKENS = Counter("flywheel_tokens_total", "Tokens, by direction", ["direction"])
@@ -57,6 +60,7 @@ class Request:
     decoding: Decoding
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Answer]
+    asked: float = field(default_factory=time.monotonic)
 
 
 class Engine:
@@ -111,6 +115,8 @@ class Engine:
             if not batch or served is None:
                 continue
             RUNNING.set(len(batch))
+            for request in batch:
+                QUEUED.observe(time.monotonic() - request.asked)
             try:
                 for request, outcome in zip(batch, _decode(served, batch), strict=True):
                     _deliver(request, outcome)

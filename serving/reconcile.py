@@ -11,7 +11,7 @@ import time
 from prometheus_client import Counter, Gauge
 
 from flywheel import base_model, config, registry
-from flywheel.errors import FlywheelError
+from flywheel.errors import FlywheelError, TransientError
 from flywheel.model import load
 from flywheel.settings import settings
 from serving.engine import Engine, Served
@@ -22,7 +22,10 @@ RETRY_SECONDS = 30.0
 BASE = "base"
 
 VERSION = Gauge("flywheel_model_version", "The version that answers; 0 is the base model")
-FAILURES = Counter("flywheel_model_load_failures_total", "Versions that could not be loaded, and registry calls that failed")
+DESIRED = Gauge("flywheel_desired_model_version", "The version that the registry wants; 0 is the base model")
+FAILURES = Counter("flywheel_reconcile_failures_total", "Looks that failed: a version that could not be loaded, or a registry that did not answer", ["cause"])
+for cause in ("load", "registry"):
+    FAILURES.labels(cause)
 
 
 class Reconciler:
@@ -39,7 +42,7 @@ class Reconciler:
             self._step()
             self.complaint = ""
         except Exception as error:  # it must live through whatever the registry or a bad adapter does
-            FAILURES.inc()
+            FAILURES.labels("registry" if isinstance(error, TransientError) else "load").inc()
             sentence = error.sentence if isinstance(error, FlywheelError) else f"{type(error).__name__}: {error}"
             if sentence != self.complaint:
                 log.error("reconcile: %s The current version goes on.", sentence)
@@ -49,6 +52,7 @@ class Reconciler:
         if self.engine.current is None:  # while the registry still starts, the base model can be made ready
             base_model.local_folder(config.load(settings().config).model.base, settings().home / "cache")
         number = registry.alias("champion")
+        DESIRED.set(number or 0)
         wanted = str(number) if number else BASE
         current = self.engine.current
         if (current and current.version == wanted) or time.monotonic() < self.not_before.get(wanted, 0.0):

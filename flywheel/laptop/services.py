@@ -112,10 +112,21 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
         "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",  # a killed scheduler's tasks are retried within a minute or so, not five
         "SCHEDULER__ENABLE_HEALTH_CHECK": "False",
         "LOGGING__BASE_LOG_FOLDER": str(settings.home / "logs" / "tasks"),
+        "LOGGING__JSON_LOGS": str(settings.log_format == "json"),
+        "METRICS__OTEL_ON": "True",
+        "METRICS__LEGACY_NAMES_ON": "False",
+        "METRICS__METRICS_ALLOW_LIST": "^scheduler,^dag_processing,^dag_processor,^trigger,^executor,^pool,^ti[._],^dagrun",
         "USAGE_DATA_COLLECTION__ENABLED": "False",
     }
+    telemetry = {
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{settings.exporter_url}/v1/metrics",
+        "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta",  # a task's process is gone before anyone could ask for its totals
+        "OTEL_METRIC_EXPORT_INTERVAL": "10000",
+    }
     # setproctitle writes over the environment, by which the stack knows its processes, unless SPT_NOENV is set
-    return {"AIRFLOW_HOME": str(settings.home / "airflow"), "SPT_NOENV": "1", **{f"AIRFLOW__{key}": value for key, value in options.items()}}
+    own = {"AIRFLOW_HOME": str(settings.home / "airflow"), "SPT_NOENV": "1"}
+    return {**own, **telemetry, **{f"AIRFLOW__{key}": value for key, value in options.items()}}
 
 
 def airflow_python() -> str:
@@ -155,6 +166,9 @@ def services(settings: Settings) -> list[Service]:
             "serving",
             [ml, "-m", "uvicorn", "serving.app:app", "--host", HOST, "--port", str(port(settings.serving_url)), "--no-access-log"],
             _answers(f"{settings.serving_url}/readyz"), settings.serving_url, "FLYWHEEL_SERVING_URL",
+        ),
+        Service(
+            "exporter", [ml, "-m", "flywheel.exporter"], _answers(f"{settings.exporter_url}/healthz"), settings.exporter_url, "FLYWHEEL_EXPORTER_URL"
         ),
         airflow("airflow-api", "api-server", component="metadatabase"),
         airflow("airflow-scheduler", "scheduler", component="scheduler"),

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["ingest", "clean", "tokenize", "dataset", "train", "evaluate", "gate", "register", "rollout"]
-SERVICES = ("database", "mlflow", "airflow", "serving", "ui")
+SERVICES = ("database", "mlflow", "airflow", "serving", "ui", "exporter")
 
 
 def free_ports(count: int) -> list[int]:
@@ -203,7 +203,7 @@ def test_second_up_is_harmless_and_a_taken_port_is_named(stack):
     foreign.listen()
     url = f"http://127.0.0.1:{foreign.getsockname()[1]}"
     other = {**environment, "FLYWHEEL_HOME": environment["FLYWHEEL_HOME"] + " 2"}
-    other |= {f"FLYWHEEL_{n.upper()}_URL": f"http://127.0.0.1:{p}" for n, p in zip(SERVICES[1:], free_ports(4), strict=True)}
+    other |= {f"FLYWHEEL_{n.upper()}_URL": f"http://127.0.0.1:{p}" for n, p in zip(SERVICES[1:], free_ports(len(SERVICES) - 1), strict=True)}
     other |= {"FLYWHEEL_MLFLOW_URL": url, "FLYWHEEL_DATABASE_URL": f"postgresql+psycopg://flywheel@127.0.0.1:{free_ports(1)[0]}/flywheel"}
     done = subprocess.run([sys.executable, "-m", "flywheel", "up"], cwd=ROOT, env=other, capture_output=True, text=True, timeout=900)
     assert done.returncode == 2, done.stdout + done.stderr

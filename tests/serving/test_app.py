@@ -84,3 +84,21 @@ def test_a_dead_database_is_503_and_nothing_is_acknowledged(api, monkeypatch):
     reply = api.post("/v1/feedback", json={"answer_id": "x", "idempotency_key": "12345678"})
     assert reply.status_code == 503 and "retry-after" in reply.headers
     assert "nothing was stored" in reply.json()["error"]["message"]
+
+
+def test_a_crash_counts_as_a_failed_request_and_every_answer_carries_its_request_id(api, monkeypatch):
+    from flywheel import ledger
+
+    assert api.post("/v1/generate", json={"instruction": "hi", "max_new_tokens": 2}, headers={"x-request-id": "mine"}).headers["x-request-id"] == "mine"
+
+    def crash(*_):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(ledger, "add_answer", crash)
+        api.post("/v1/generate", json={"instruction": "hi", "max_new_tokens": 2})
+    reply = api.get("/metrics")
+    assert len(reply.headers["x-request-id"]) == 32
+    assert 'flywheel_requests_total{path="/v1/generate",status="500"} 1.0' in reply.text
+    assert 'flywheel_answers_total{version="base"}' in reply.text and "flywheel_queue_limit_requests 256.0" in reply.text
+    assert "flywheel_queue_seconds_count" in reply.text and "flywheel_desired_model_version 0.0" in reply.text
