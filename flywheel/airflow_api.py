@@ -152,4 +152,5 @@ def _refusal(reply: httpx.Response, where: str) -> FlywheelError:
     if reply.status_code == 403:
         return ContractError("these credentials may not do this (403)", where=where, mend="Give their user a role that may trigger and read this DAG.")
     kind = {404: NotFound, 409: Conflict}.get(reply.status_code, ContractError)
-    return kind(f"Airflow refused with {reply.status_code}: {reply.text[:300]}", where=where, mend="Look at Airflow's own log.")
+    mend = "Mend what it names." if reply.status_code in (400, 422) else "Look at its API server's log."
+    return kind(f"Airflow refused with {reply.status_code}: {reply.text[:300]}", where=where, mend=mend)

@@ -122,7 +122,7 @@ def turn(
         found = None if reason else turns.results(folder)
     except FlywheelError as error:
         if comment:
-            comment.write_text(comments.without_results("The turn did not succeed", run_id, error.sentence))
+            comment.write_text(comments.without_results("The turn did not succeed", run_id, error.what))
         raise
     if comment:
         comment.write_text(comments.of(found, run_id) if found else comments.without_results("The turn was skipped", run_id, reason))
