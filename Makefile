@@ -108,7 +108,7 @@ push: ## Push it; the last line is its digest
 
 .PHONY: plan apply
 plan: ## What Terraform would change [ENVIRONMENT=dev]
-	$(TERRAFORM) init -input=false
+	$(TERRAFORM) init -input=false -backend-config=backend.hcl
 	$(TERRAFORM) plan -input=false -out=plan.bin
 apply: ## Apply exactly that plan
 	$(TERRAFORM) apply -input=false plan.bin
