@@ -99,7 +99,7 @@ audit: .venv/infra/.installed ## Known vulnerabilities in what is locked; asks t
 
 .PHONY: families image push
 families: ## The images that can be built, as JSON
-	@$(BASE_PYTHON) -c 'import json, pathlib; print(json.dumps(sorted(p.parent.name for p in pathlib.Path("images").glob("*/Dockerfile"))))'
+	@python3 -c 'import json, pathlib; print(json.dumps(sorted(p.parent.name for p in pathlib.Path("images").glob("*/Dockerfile"))))'
 image: ## Build one image [FAMILY=train TAG=dev REGISTRY=local]
 	docker build --file images/$(FAMILY)/Dockerfile --tag $(IMAGE) .
 push: ## Push it; the last line is its digest
@@ -109,9 +109,9 @@ push: ## Push it; the last line is its digest
 .PHONY: plan apply
 plan: ## What Terraform would change [ENVIRONMENT=dev]
 	$(TERRAFORM) init -input=false -backend-config=backend.hcl
-	$(TERRAFORM) plan -input=false -out=plan.bin
+	$(TERRAFORM) plan -input=false -out=$(ENVIRONMENT).tfplan
 apply: ## Apply exactly that plan
-	$(TERRAFORM) apply -input=false plan.bin
+	$(TERRAFORM) apply -input=false $(ENVIRONMENT).tfplan
 
 .PHONY: bench
 bench: install ## Measure beside a peer; the last line is JSON [NAME=dag_import]

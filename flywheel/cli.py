@@ -110,22 +110,24 @@ def turn(
     from flywheel import comment as comments
     from flywheel import turn as turns
 
-    if wait:
-        turns.check_store()
-    run_id = turns.start({"set": set or [], "config": turns.freeze(config, set) if config else "", "rollout": rollout}, unpause=unpause)
-    console.print(f"started {turns.address(run_id)}", soft_wrap=True)
-    if not wait:
-        return
+    run_id = ""
     try:
+        if wait:
+            turns.check_store()
+        run_id = turns.start({"set": set or [], "config": turns.freeze(config, set) if config else "", "rollout": rollout}, unpause=unpause)
+        console.print(f"started {turns.address(run_id)}", soft_wrap=True)
+        if not wait:
+            return
         folder = turns.follow(run_id, deadline * 60)
         reason = turns.skipped(folder)
         found = None if reason else turns.results(folder)
     except FlywheelError as error:
         if comment:
-            comment.write_text(comments.without_results("The turn did not succeed", run_id, error.what))
+            told = ("The turn did not succeed", error.what) if run_id else ("No turn was started", error.sentence)
+            comment.write_text(comments.without_results(*told, run_id))
         raise
     if comment:
-        comment.write_text(comments.of(found, run_id) if found else comments.without_results("The turn was skipped", run_id, reason))
+        comment.write_text(comments.of(found, run_id) if found else comments.without_results("The turn was skipped", reason, run_id))
     if found is None:
         console.print(f"skipped: {reason}", markup=False)
         return

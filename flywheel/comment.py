@@ -92,6 +92,6 @@ def link(text: str, url: str) -> str:
     return f"[{text}](<{url}>)" if url.startswith(("https://", "http://")) else f"{text}: {plain(url)}"
 
 
-def without_results(title: str, run_id: str, sentence: str) -> str:
-    """The comment on a turn that failed, was skipped or has not ended."""
-    return f"### {title}\n\n{plain(sentence)}\n\n{link('Run in Airflow', address(run_id))}\n"
+def without_results(title: str, text: str, run_id: str = "") -> str:
+    """The comment on a turn that was not started, failed, was skipped or has not ended."""
+    return "\n\n".join([f"### {title}", plain(text), *([link("Run in Airflow", address(run_id))] if run_id else [])]) + "\n"

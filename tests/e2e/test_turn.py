@@ -120,9 +120,12 @@ def test_turns_and_repeats_from_cache(stack):
     assert "rules kept</summary>" in text and "Trained with the code of this commit." in text and "/report.html>)" in text
 
 
-def test_a_run_that_fails_a_wrong_token_and_a_deadline_are_exit_codes(stack):
+def test_a_refusal_a_run_that_fails_a_wrong_token_and_a_deadline_are_exit_codes(stack):
     environment, flywheel, home = stack
     report = home / "comment.md"
+    dear = flywheel("turn", "--set", "gate.max_cost=0", "--refusal-fails", "--comment", str(report), check=False)
+    assert dear.returncode == 3 and "the gate refused the new version" in dear.stderr, dear.stdout + dear.stderr
+    assert report.read_text().startswith("### ⛔ refuse") and "is registered and not rolled out: the gate says refuse" in report.read_text()
     nowhere = "ingest.sources=[{kind: files, path: /nowhere.jsonl, licence: none, consent: none}]"
     failed = flywheel("turn", "--set", nowhere, "--comment", str(report), check=False)
     assert failed.returncode == 3 and "the run failed at ingest. Its log is at http" in failed.stderr, failed.stdout + failed.stderr

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from flywheel import code, comment, config, manifest, store, turn
+from flywheel.cli import app
 from flywheel.errors import ContractError
 from flywheel.settings import REPOSITORY, settings
 
@@ -87,6 +89,14 @@ def test_a_wrong_config_or_change_never_reaches_the_store(home, tmp_path):
     with pytest.raises(ContractError, match=r"unknown key `train\.epoch`"):
         turn.freeze(str(REPOSITORY / "config" / "flywheel.yaml"), ["train.epoch=3"])
     assert not (home / "store").exists()
+
+
+def test_a_pull_request_is_told_why_no_turn_was_started(home, tmp_path):
+    (tmp_path / "c.yaml").write_text(f"extends: {REPOSITORY}/config/flywheel.yaml\ntrain: {{epoch: 3}}\n")
+    done = CliRunner().invoke(app, ["turn", "--config", str(tmp_path / "c.yaml"), "--comment", str(tmp_path / "comment.md")])
+    assert done.exit_code == 2
+    text = (tmp_path / "comment.md").read_text()
+    assert text.startswith("### No turn was started\n\n") and "unknown key &#96;train.epoch&#96;" in text and "Run in Airflow" not in text
 
 
 def test_a_store_without_credentials_is_a_sentence_before_the_run(home, monkeypatch):
