@@ -7,11 +7,19 @@ export
 
 ML := .venv/ml/bin/python
 AIRFLOW := .venv/airflow/bin/python
+INFRA := .venv/infra/bin/python
+CLIENT := .venv/client/bin/python
 BASE_PYTHON ?= python3.11
 UV_VERSION := 0.13.8
 # PyPI's torch is the CUDA build; on a machine without a GPU, set this to PyTorch's index of CPU builds.
 TORCH_INDEX ?=
-FAMILIES := data train serving ui
+FAMILIES := base data train serving ui
+# Images and infrastructure: TAG, REGISTRY and ENVIRONMENT are set by whoever runs them.
+TAG ?= dev
+REGISTRY ?= local
+IMAGE = $(REGISTRY)/flywheel/$(FAMILY):$(TAG)
+ENVIRONMENT ?= dev
+TERRAFORM = terraform -chdir=infra/terraform/environments/$(ENVIRONMENT)
 
 .PHONY: help
 help: ## What each target does
@@ -32,6 +40,19 @@ install: .venv/ml/.installed .venv/airflow/.installed ## Make the two locked env
 	$(BASE_PYTHON) -m venv .venv/airflow
 	$(ML) -m uv pip install --quiet --compile-bytecode --python $(AIRFLOW) --no-deps --require-hashes -r requirements/airflow.txt
 	@touch $@
+
+.venv/infra/.installed: requirements/infra.txt
+	$(BASE_PYTHON) -m venv .venv/infra
+	$(INFRA) -m pip install --quiet --no-deps --require-hashes -r requirements/infra.txt
+	@touch $@
+
+.venv/client/.installed: requirements/base.txt
+	$(BASE_PYTHON) -m venv .venv/client
+	$(CLIENT) -m pip install --quiet --no-deps --require-hashes -r requirements/base.txt
+	@touch $@
+
+.PHONY: client
+client: .venv/client/.installed ## Only what `python -m flywheel` needs to reach an installation elsewhere
 
 .PHONY: lock
 lock: .venv/ml/.installed ## Compile requirements/*.in to hashed *.txt
@@ -71,6 +92,30 @@ test: install ## Every test that needs no Docker, cluster or GPU
 .PHONY: test-slow
 test-slow: install ## Planted bad challengers and 30 backfilled nights: half an hour
 	$(ML) -m pytest -s -m slow tests/tasks
+
+.PHONY: test-infra
+test-infra: .venv/infra/.installed ## Checks of infra/, .github/ and the history's secrets [ONLY=files]
+	$(INFRA) -m pytest --confcutdir tests/infra $(or $(ONLY),tests/infra/test_secrets.py tests/infra/test_workflows.py)
+
+.PHONY: audit
+audit: .venv/infra/.installed ## Known vulnerabilities in what is locked; asks the network
+	@set -e; for file in requirements/*.txt; do echo "$$file"; $(INFRA) -m pip_audit --disable-pip --no-deps --strict --progress-spinner off -r "$$file"; done
+
+.PHONY: families image push
+families: ## The images that can be built, as JSON
+	@python3 -c 'import json, pathlib; print(json.dumps(sorted(p.parent.name for p in pathlib.Path("images").glob("*/Dockerfile"))))'
+image: ## Build one image [FAMILY=train TAG=dev REGISTRY=local]
+	docker build --file images/$(FAMILY)/Dockerfile --tag $(IMAGE) .
+push: ## Push it; the last line is its digest
+	@docker push --quiet $(IMAGE) >&2
+	@docker image inspect --format '{{index .RepoDigests 0}}' $(IMAGE)
+
+.PHONY: plan apply
+plan: ## What Terraform would change [ENVIRONMENT=dev]
+	$(TERRAFORM) init -input=false -backend-config=backend.hcl
+	$(TERRAFORM) plan -input=false -out=$(ENVIRONMENT).tfplan
+apply: ## Apply exactly that plan
+	$(TERRAFORM) apply -input=false $(ENVIRONMENT).tfplan
 
 .PHONY: bench
 bench: install ## Measure beside a peer; the last line is JSON [NAME=dag_import]

@@ -116,17 +116,43 @@ def demo(source: Annotated[str | None, typer.Option(help="your own .jsonl, .csv 
 @command
 def turn(
     set: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="change one setting for this turn, e.g. train.epochs=2")] = None,
+    config: Annotated[str, typer.Option(help="a YAML file; by default the installation's own")] = "",
+    rollout: Annotated[str, typer.Option(help="auto, yes or no")] = "auto",
+    unpause: Annotated[bool, typer.Option(help="let the DAG run if it is paused")] = True,
     wait: Annotated[bool, typer.Option(help="follow the run to its end")] = True,
+    deadline: Annotated[float, typer.Option(help="minutes after which it is no longer followed; it goes on")] = 720,
+    comment: Annotated[Path | None, typer.Option(help="write what came of it here, as Markdown for a pull request")] = None,
+    refusal_fails: Annotated[bool, typer.Option(help="exit code 3 when the gate refuses the new version")] = False,
 ) -> None:
-    """One turn of the flywheel now, through Airflow."""
-    from flywheel.laptop import demo as play
+    """One turn of the flywheel now, through Airflow. Exit codes: 0 done, 2 config or credentials, 3 the run failed, 75 no answer or the deadline."""
+    from flywheel import comment as comments
+    from flywheel import turn as turns
 
-    run_id = play.start("flywheel", {"set": set or []})
-    console.print(f"started {settings().airflow_url}/dags/flywheel/runs/{run_id}", soft_wrap=True)
-    if wait:
-        folder = play.turn(run_id)
-        verdict = play.results(folder)["verdict"]
-        console.print(f"{verdict['verdict']}: {verdict['reason']}")
+    run_id = ""
+    try:
+        if wait:
+            turns.check_store()
+        run_id = turns.start({"set": set or [], "config": turns.freeze(config, set) if config else "", "rollout": rollout}, unpause=unpause)
+        console.print(f"started {turns.address(run_id)}", soft_wrap=True)
+        if not wait:
+            return
+        folder = turns.follow(run_id, deadline * 60)
+        reason = turns.skipped(folder)
+        found = None if reason else turns.results(folder)
+    except FlywheelError as error:
+        if comment:
+            told = ("The turn did not succeed", error.what) if run_id else ("No turn was started", error.sentence)
+            comment.write_text(comments.without_results(*told, run_id))
+        raise
+    if comment:
+        comment.write_text(comments.of(found, run_id) if found else comments.without_results("The turn was skipped", reason, run_id))
+    if found is None:
+        console.print(f"skipped: {reason}", markup=False)
+        return
+    verdict = found["verdict"]
+    console.print(f"{verdict['verdict']}: {verdict['reason']}", markup=False)
+    if refusal_fails and verdict["verdict"] == "refuse":
+        raise DataError("the gate refused the new version", where=run_id, mend="Its rules are in the report: mend the config or the data.")
 
 
 @command

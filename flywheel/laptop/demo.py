@@ -25,10 +25,11 @@ from rich.table import Table
 
 from flywheel import manifest, store
 from flywheel.airflow_api import AirflowApi
-from flywheel.errors import ContractError, DataError, TransientError
+from flywheel.errors import DataError, TransientError
 from flywheel.laptop import stack
 from flywheel.records import Example
 from flywheel.settings import REPOSITORY, settings
+from flywheel.turn import find, follow, results, start
 
 QUESTIONS = 300
 TURN_SECONDS = 1500
@@ -47,21 +48,21 @@ def run(source: str | None = None) -> None:
     api = AirflowApi()
 
     console.rule("[bold]Turn 1: the first champion")
-    first = turn(start("flywheel", {}))
+    first = follow(start({}), TURN_SECONDS)
     figures["turn_1"] = results(first)
 
     console.rule("[bold]Users ask, rate and correct")
     known = {r["dag_run_id"] for r in api.runs("flywheel")}
     figures["feedback"] = play_users(first)
-    wait_for_dag(api, "feedback")
+    find(api, "feedback")
     api.unpause("feedback")
 
     console.rule("[bold]Turn 2: started by their feedback")
-    second = turn(wait_for_new_run(api, known))
+    second = follow(wait_for_new_run(api, known), TURN_SECONDS)
     figures["turn_2"] = results(second)
 
     console.rule("[bold]A poisoned challenger is offered")
-    poisoned = turn(start("flywheel", {"set": poison(first)}))
+    poisoned = follow(start({"set": poison(first)}), TURN_SECONDS)
     figures["poisoned"] = results(poisoned)
 
     figures["seconds"] = round(time.monotonic() - began, 1)
@@ -92,51 +93,6 @@ def write_config(source: str | None) -> None:
         changed["ingest"] = {"sources": [{"kind": "files", "path": path, "licence": "the owner's own", "consent": "given by running the demo on it"}]}
     text = "# Written by `make demo`; the DAGs read it at every run.\n" + yaml.safe_dump(changed, sort_keys=False)
     store.write_bytes(str(settings().home / "config.yaml"), text.encode())
-
-
-def wait_for_dag(api: AirflowApi, dag: str) -> None:
-    """Until Airflow has read a DAG file, which takes it a moment after its first start."""
-    until = time.monotonic() + 180
-    while not api.known(dag):
-        if errors := api.import_errors():
-            raise ContractError(f"Airflow cannot read it: {errors[0]}", where="dags/", mend="Mend that file; Airflow reads it again by itself.")
-        if time.monotonic() > until:
-            raise TransientError("Airflow has not read this DAG within 180 s", where=dag, mend="Look at `make logs S=airflow-dags`.")
-        time.sleep(1)
-
-
-def start(dag: str, conf: dict[str, Any]) -> str:
-    """Start a run by hand; returns its id."""
-    api = AirflowApi()
-    wait_for_dag(api, dag)
-    api.unpause(dag)
-    return api.trigger(dag, conf)
-
-
-def turn(run_id: str) -> str:
-    """Follow a run of the flywheel to its end, showing each stage; returns the run's folder."""
-    api = AirflowApi()
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as bar:
-        line = bar.add_task(run_id, total=None)
-        until = time.monotonic() + TURN_SECONDS
-        told: set[str] = set()
-        while time.monotonic() < until:
-            state = api.run("flywheel", run_id)["state"]
-            tasks = api.tasks("flywheel", run_id)
-            ended = [t for t in tasks if t["state"] in ("success", "skipped", "failed", "upstream_failed")]
-            for task in ended:
-                if task["task_id"] not in told:
-                    told.add(task["task_id"])
-                    console.print(f"  {task['task_id']:10} {task['state']:8} {task['duration'] or 0:6.0f} s")
-            running = [t["task_id"] for t in tasks if t["state"] == "running"]
-            bar.update(line, total=len(tasks), completed=len(ended), description=f"{run_id}  {running[0] if running else state}")
-            if state == "success":
-                return manifest.run_dir("flywheel", run_id, settings().store)
-            if state == "failed":
-                failed = ", ".join(t["task_id"] for t in tasks if t["state"] == "failed")
-                raise DataError(f"the run failed at {failed}", where=run_id, mend=f"Its log is at {settings().airflow_url}/dags/flywheel/runs/{run_id}.")
-            time.sleep(3)
-    raise TransientError(f"the run did not end within {TURN_SECONDS} s", where=run_id, mend="Look at `make status` and at the run in Airflow.")
 
 
 def wait_for_new_run(api: AirflowApi, known: set[str]) -> str:
@@ -213,25 +169,6 @@ def poison(run: str) -> list[str]:
     store.write_bytes(str(path), "".join(json.dumps(row) + "\n" for row in rows).encode())
     source = {"kind": "files", "path": str(path), "licence": "made for the demo", "consent": "made for the demo"}
     return [f"ingest.sources={json.dumps([source])}", "ingest.feedback=false", "ingest.reserve=0", "train.max_examples=64", "train.replay=0"]
-
-
-def results(run: str) -> dict[str, Any]:
-    """What a turn measured and decided."""
-    gate = manifest.read_for(run, "gate")
-    verdict = json.loads(gate.outputs["verdict"].fetch(settings().home / "cache").read_text())
-    report = json.loads(manifest.read_for(run, "evaluate").outputs["report"].fetch(settings().home / "cache").read_text())
-    stages = ("ingest", "clean", "tokenize", "dataset", "train", "evaluate", "gate", "register", "rollout")
-    manifests = {stage: manifest.read_for(run, stage) for stage in stages}
-    return {
-        "run_dir": store.relative(run),
-        "verdict": verdict,
-        "metrics": report["metrics"],
-        "page": gate.outputs["page"].location,
-        "version": manifests["register"].metrics.get("version"),
-        "rollout": manifests["rollout"].outcome,
-        "seconds": {stage: m.cost.wall_seconds for stage, m in manifests.items()},
-        "money": sum(m.cost.money for m in manifests.values()),
-    }
 
 
 def check(figures: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from flywheel.config.steps import Secrets
 from tasks.cleaning.masking import Mask, by_policy
 from tasks.cleaning.record import Judge
 
-SECRET = "<secret>"
+PLACEHOLDER = "<secret>"
 # No quantifier is inside another that could share its text.
 TOKEN = re.compile(
     r"(?<![A-Za-z0-9_])(?:"
@@ -68,28 +68,28 @@ def _hint(text: str) -> bool:
 def _block(text: str) -> str:
     if "PRIVATE KEY" not in text:
         return text
-    return BLOCK.sub(lambda m: SECRET if len(m[1]) >= MIN_BLOCK else m[0], text)
+    return BLOCK.sub(lambda m: PLACEHOLDER if len(m[1]) >= MIN_BLOCK else m[0], text)
 
 
 def _token(text: str) -> str:
     if not MARK.search(text) and "earer " not in text:
         return text
-    text = TOKEN.sub(SECRET, text)
+    text = TOKEN.sub(PLACEHOLDER, text)
     if "earer" in text or "sk-" in text:
-        text = BEARER.sub(lambda m: m[1] * (m[1] != "sk-") + SECRET if random(m[2]) else m[0], text)
+        text = BEARER.sub(lambda m: m[1] * (m[1] != "sk-") + PLACEHOLDER if random(m[2]) else m[0], text)
     return text
 
 
 def _url(text: str) -> str:
     if "://" not in text or "@" not in text:
         return text
-    return URL.sub(lambda m: m[0] if m[2].lower() in EXAMPLES else f"{m[1]}{SECRET}@", text)
+    return URL.sub(lambda m: m[0] if m[2].lower() in EXAMPLES else f"{m[1]}{PLACEHOLDER}@", text)
 
 
 def _assigned(text: str) -> str:
     if "=" not in text and ":" not in text:
         return text
-    return ASSIGNED.sub(lambda m: m[1] + SECRET if NAME.search(text, max(0, m.start() - 45), m.start()) and random(m[2]) else m[0], text)
+    return ASSIGNED.sub(lambda m: m[1] + PLACEHOLDER if NAME.search(text, max(0, m.start() - 45), m.start()) and random(m[2]) else m[0], text)
 
 
 def random(value: str) -> bool:

@@ -110,10 +110,31 @@ def test_turns_and_repeats_from_cache(stack):
     assert first["ingest"]["metrics"]["rejected"] == 2
     verdict = json.loads((home / "store" / first["gate"]["outputs"]["verdict"]["uri"]).read_text())
     assert verdict["verdict"] == "promote", verdict
-    flywheel("turn")
+    report = home / "comment.md"  # as CI does it: a config by name, and a comment for the pull request
+    flywheel("turn", "--no-unpause", "--config", str(home / "config.yaml"), "--deadline", "20", "--refusal-fails", "--comment", str(report))
     second = manifests(home)
     assert {s: bool(m["cached_from"]) for s, m in second.items()} == dict.fromkeys(STAGES, True)
     assert second["train"]["outputs"] == first["train"]["outputs"]
+    text = report.read_text()
+    assert text.startswith("### ✅ promote\n\nThe new version replaces the base model") and "| log&#95;loss |" in text
+    assert "rules kept</summary>" in text and "Trained with the code of this commit." in text and "/report.html>)" in text
+
+
+def test_a_refusal_a_run_that_fails_a_wrong_token_and_a_deadline_are_exit_codes(stack):
+    environment, flywheel, home = stack
+    report = home / "comment.md"
+    dear = flywheel("turn", "--set", "gate.max_cost=0", "--refusal-fails", "--comment", str(report), check=False)
+    assert dear.returncode == 3 and "the gate refused the new version" in dear.stderr, dear.stdout + dear.stderr
+    assert report.read_text().startswith("### ⛔ refuse") and "is registered and not rolled out: the gate says refuse" in report.read_text()
+    nowhere = "ingest.sources=[{kind: files, path: /nowhere.jsonl, licence: none, consent: none}]"
+    failed = flywheel("turn", "--set", nowhere, "--comment", str(report), check=False)
+    assert failed.returncode == 3 and "the run failed at ingest. Its log is at http" in failed.stderr, failed.stdout + failed.stderr
+    assert report.read_text().startswith("### The turn did not succeed\n\nthe run failed at ingest")
+    late = flywheel("turn", "--set", nowhere, "--deadline", "0.01", check=False)
+    assert late.returncode == 75 and "did not end within 1 s and goes on" in late.stderr, late.stderr
+    command = [sys.executable, "-m", "flywheel", "turn"]
+    stranger = subprocess.run(command, cwd=ROOT, env=environment | {"FLYWHEEL_AIRFLOW_TOKEN": "nobody"}, capture_output=True, text=True, timeout=120)
+    assert stranger.returncode == 2 and "does not accept these credentials" in stranger.stderr and "Traceback" not in stranger.stderr
 
 
 def test_feedback_is_kept_once_although_serving_and_database_are_killed(stack):
