@@ -18,20 +18,21 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from starlette.exceptions import HTTPException
 
-from flywheel import ledger, prompt
+from flywheel import assessments, ledger, prompt
 from flywheel.errors import ContractError, FlywheelError, NotFound, TransientError, from_os_error
 from flywheel.model import Decoding
-from flywheel.records import FeedbackIn, Message
+from flywheel.records import Message
 from flywheel.settings import settings
+from serving import feedback
 from serving.engine import Answer, Engine
 from serving.reconcile import SECONDS, Reconciler
-from serving.schemas import ChatIn, FeedbackOut, GenerateIn, GenerateOut, chat_completion
+from serving.schemas import ChatIn, GenerateIn, GenerateOut, chat_completion
 
 log = logging.getLogger("flywheel.serving")
 SEAL_SECONDS = 5.0
+LOG_SECONDS = 2.0  # between steps of 100 records: the door comes first
 REQUESTS = Counter("flywheel_requests_total", "Requests, by path and status", ["path", "status"])
 LATENCY = Histogram("flywheel_request_seconds", "Time to the whole answer", ["path"], buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
-FEEDBACK = Counter("flywheel_feedback_total", "Feedback stored, by thumb", ["thumb"])
 
 
 async def every(seconds: float, step: Callable[[], Any]) -> None:
@@ -51,11 +52,12 @@ async def every(seconds: float, step: Callable[[], Any]) -> None:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start the engine, the reconciler and the sealing of feedback."""
+    """Start the engine, the reconciler, and what feedback is owed: sealing it, and telling MLflow."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     log.setLevel(logging.INFO)
     app.state.engine = Engine()
-    tasks = [asyncio.create_task(every(SECONDS, Reconciler(app.state.engine).step)), asyncio.create_task(every(SEAL_SECONDS, ledger.seal_segments))]
+    steps = ((SECONDS, Reconciler(app.state.engine).step), (SEAL_SECONDS, feedback.housekeeping), (LOG_SECONDS, assessments.log_pending))
+    tasks = [asyncio.create_task(every(seconds, step)) for seconds, step in steps]
     yield
     for task in tasks:
         task.cancel()
@@ -64,6 +66,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(title="Flywheel", description="A model that keeps improving from its users' feedback.", version="1", lifespan=lifespan)
+app.include_router(feedback.router)
 
 
 def failure(status: int, message: str, kind: str, param: str | None = None) -> JSONResponse:
@@ -126,16 +129,6 @@ async def chat(body: ChatIn) -> dict[str, Any]:
     decoding = Decoding(body.max_completion_tokens or body.max_tokens or 128, body.temperature, body.top_p)
     answer_id, given = await answer(body.messages, decoding, body.messages[-1].content, "", body.user)
     return chat_completion(answer_id, settings().model_name, given.text, given.prompt_tokens, given.answer_tokens, given.finished)
-
-
-@app.post("/v1/feedback", status_code=201)
-async def feedback(body: FeedbackIn, response: Response) -> FeedbackOut:
-    """Store feedback: 201 when it is committed, 200 when the same key was stored before."""
-    feedback_id, new = await asyncio.to_thread(ledger.add_feedback, body)
-    response.status_code = 201 if new else 200
-    if new:
-        FEEDBACK.labels(body.thumb or "none").inc()
-    return FeedbackOut(id=feedback_id, stored=new)
 
 
 @app.get("/v1/models")
