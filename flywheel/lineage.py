@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -48,7 +48,7 @@ def catch_up() -> None:
             _add("dataset", dataset, entry["created"], detail, {name for ids in held.values() for name in ids})
     for version in reversed(registry.versions()):
         if ("version", str(version.version)) not in known:
-            _add("version", str(version.version), version.created, *_learned(version))
+            _add("version", str(version.version), version.created or datetime.now(UTC).isoformat(), *_learned(version))
 
 
 def _of_examples(files: Iterable[Artifact]) -> tuple[dict[str, list[str]], str]:

@@ -2,12 +2,13 @@
 
 import json
 import logging
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from flywheel import config, ledger, stage, store
+from flywheel.ledger import schema
 from flywheel.records import Example, FeedbackIn
 from flywheel.settings import REPOSITORY, settings
 from tasks import curate, ingest
@@ -78,9 +79,9 @@ def test_what_is_withdrawn_or_kept_too_long_is_counted_and_not_used(database, mo
     for number in range(4):
         feedback(number, "right")
     ledger.withdraw(feedback(4, "withdrawn", user="Ada"), "Ada")
-    feedback(5, "expired", keep_until=datetime.now(UTC) + timedelta(seconds=0.2))
-    late = feedback(6, "late", user="Ada")
-    time.sleep(0.3)
+    old, late = feedback(5, "expired"), feedback(6, "late", user="Ada")
+    with ledger.transaction() as db:
+        db.execute(sa.update(schema.feedback).where(schema.feedback.c.id == old).values(keep_until=datetime.now(UTC) - timedelta(days=1)))
     ledger.seal_segments()
     usable = curate.usable
 

@@ -42,7 +42,7 @@ def test_what_is_cut_lost_doubled_or_renamed_is_said_and_mended(database, home):
         ledger.seal_segments()
     folder = home / "store" / ledger.SEGMENTS
     cut, lost, renamed, _whole = sorted(folder.iterdir())
-    before = sorted((line["id"] for line in sealed_lines()))
+    before = sorted(line["id"] for line in sealed_lines())
     cut.write_bytes(cut.read_bytes()[:50])
     lost.unlink()
     (folder / "copy.jsonl").write_bytes(renamed.read_bytes())
