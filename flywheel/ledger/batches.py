@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from flywheel import store
-from flywheel.ledger.feedback import READ, record_of, supersede
+from flywheel.ledger.feedback import READ, older, record_of, supersede
 from flywheel.ledger.schema import CLAIM_LOCK, batches, feedback, lock, segments, transaction
 from flywheel.ledger.segments import CLAIMED
 from flywheel.manifest import Artifact
@@ -82,7 +82,7 @@ def claim() -> Batch:
             number = db.execute(batches.insert().returning(batches.c.id)).scalar_one()
             sealed = sa.select(segments.c.name).where(segments.c.sealed.is_not(None))
             db.execute(feedback.update().where(feedback.c.batch.is_(None), feedback.c.segment.in_(sealed)).values(batch=number))
-        supersede(db, feedback.c.batch == number)
+        supersede(db, older.c.batch == number)
         claimed = db.execute(sa.select(batches.c.at).where(batches.c.id == number)).scalar_one()
         rows = db.execute(READ.where(feedback.c.batch == number).order_by(feedback.c.number)).all()
     records = [record_of(row) for row in rows if row.sha256 is None]

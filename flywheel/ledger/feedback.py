@@ -5,6 +5,7 @@ A newer record may supersede one of the same person, and a person may withdraw o
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError
 
 from flywheel.errors import ContractError, FlywheelError, NotFound
@@ -21,6 +21,24 @@ from flywheel.records import Feedback, FeedbackIn
 from flywheel.settings import settings
 
 CLOCK = timedelta(minutes=5)  # clocks may differ by this much
+
+
+# Statements of the door. Arrays keep their text the same whatever their length, so that each is compiled and planned once.
+_NAMES = sa.any_(sa.bindparam("names", type_=sa.ARRAY(sa.Text)))
+_ASKED = sa.select(answers.c.id, answers.c.at).where(answers.c.id == _NAMES, answers.c.forgotten.is_(None))
+_NAMED = sa.select(feedback.c.id, feedback.c.idempotency_key, feedback.c.answer_id, feedback.c.user, feedback.c.body, feedback.c.sha256).where(
+    sa.or_(feedback.c.id == _NAMES, feedback.c.idempotency_key == _NAMES)
+)
+_INSERT = sa.text("""
+    insert into feedback (id, idempotency_key, answer_id, body, keep_until)
+    select r.id, r.key, r.answer, cast(r.body as jsonb), r.keep_until
+    from unnest(cast(:id as text[]), cast(:idempotency_key as text[]), cast(:answer_id as text[]), cast(:body as text[]),
+                cast(:keep_until as timestamptz[])) as r (id, key, answer, body, keep_until)
+    on conflict (idempotency_key) do nothing
+    returning number, idempotency_key, supersedes,
+        exists (select from feedback newer where newer.supersedes is not null and newer.supersedes = feedback.idempotency_key) as superseded
+""")
+older, newer = feedback.alias("older"), feedback.alias("newer")
 
 
 @dataclass(frozen=True)
@@ -77,11 +95,7 @@ def _add_many(given: Sequence[FeedbackIn]) -> list[Stored | FlywheelError]:
             if not refusal:
                 row = {"id": uuid.uuid4().hex, "idempotency_key": one.idempotency_key, "answer_id": one.answer_id, "body": body}
                 rows.setdefault(one.idempotency_key, {**row, "keep_until": min(one.keep_until or latest, latest)})
-        fresh: set[str] = set()
-        if rows:  # in the order of the keys: two servers that store the same ones cannot wait for each other
-            chosen = insert(feedback).values([rows[key] for key in sorted(rows)]).on_conflict_do_nothing(index_elements=["idempotency_key"])
-            fresh = set(db.execute(chosen.returning(feedback.c.idempotency_key)).scalars())
-            supersede(db, feedback.c.idempotency_key.in_(fresh), keys=[g.idempotency_key for g in given if g.supersedes])
+        fresh = _insert(db, [rows[key] for key in sorted(rows)])  # sorted: two servers that store the same keys cannot wait for each other
         stored = _named(db, [key for key in rows if key not in fresh])
     done: list[Stored | FlywheelError] = []
     for one, body, refusal in zip(given, bodies, refused, strict=True):
@@ -101,15 +115,29 @@ def _add_many(given: Sequence[FeedbackIn]) -> list[Stored | FlywheelError]:
 def _answers(db: sa.Connection, given: Sequence[FeedbackIn]) -> dict[str, datetime]:
     """When each of the answers that are named was given; those that are unknown or forgotten are not there."""
     ids = {g.answer_id for g in given} | {g.preference.other_id for g in given if g.preference and g.preference.other_id}
-    return {row.id: row.at for row in db.execute(sa.select(answers.c.id, answers.c.at).where(answers.c.id.in_(ids), answers.c.forgotten.is_(None)))}
+    return {row.id: row.at for row in db.execute(_ASKED, {"names": list(ids)})}
+
+
+def _insert(db: sa.Connection, rows: list[dict[str, Any]]) -> set[str]:
+    """Insert what is new, and withhold what it supersedes or by what it is superseded; the keys that are new."""
+    if not rows:
+        return set()
+    columns = {name: [row[name] for row in rows] for name in ("id", "idempotency_key", "answer_id", "keep_until")}
+    new = db.execute(_INSERT, {**columns, "body": [json.dumps(row["body"]) for row in rows]}).all()
+    replacing = [row.number for row in new if row.supersedes]
+    if replacing:
+        supersede(db, newer.c.number.in_(replacing))
+    replaced = [row.number for row in new if row.superseded]
+    if replaced:
+        supersede(db, older.c.number.in_(replaced))
+    return {row.idempotency_key for row in new}
 
 
 def _named(db: sa.Connection, names: list[str]) -> dict[str, Any]:
     """Stored records by the ids or keys they are named by."""
     if not names:
         return {}
-    chosen = sa.select(feedback.c.id, feedback.c.idempotency_key, feedback.c.answer_id, feedback.c.user, feedback.c.body, feedback.c.sha256)
-    rows = db.execute(chosen.where(sa.or_(feedback.c.id.in_(names), feedback.c.idempotency_key.in_(names)))).all()
+    rows = db.execute(_NAMED, {"names": names}).all()
     return {name: row for row in rows for name in (row.id, row.idempotency_key) if name in names}
 
 
@@ -148,14 +176,14 @@ def _again(given: FeedbackIn, row: Any) -> Stored | FlywheelError:
     return Stored(row.id, False) if FeedbackIn.model_validate(row.body) == given else _used(given)
 
 
-def supersede(db: sa.Connection, which: sa.ColumnElement[bool], keys: Sequence[str] = ()) -> None:
-    """Withhold what a record of the same person replaces, whichever of the two came first: among `which`, and what these keys' records name."""
-    newer = feedback.alias("newer")
-    same = sa.and_(newer.c.user == feedback.c.user, newer.c.answer_id == feedback.c.answer_id)
-    named = newer.c.supersedes.in_([feedback.c.id, feedback.c.idempotency_key])
-    of_these = sa.or_(which, newer.c.idempotency_key.in_(keys)) if keys else which
-    chosen = sa.select(feedback.c.number, newer.c.id).where(newer.c.supersedes.is_not(None), same, named, of_these, feedback.c.withheld.is_(None))
-    pairs = chosen.subquery()
+def supersede(db: sa.Connection, which: sa.ColumnElement[bool]) -> None:
+    """Withhold what a record of the same person replaces, whichever of the two came first; `which` picks among `newer` and `older`."""
+    same = sa.and_(newer.c.user == older.c.user, newer.c.answer_id == older.c.answer_id, older.c.withheld.is_(None), newer.c.supersedes.is_not(None))
+    by = [
+        sa.select(older.c.number, newer.c.id).join_from(newer, older, newer.c.supersedes == name).where(same, which)
+        for name in (older.c.id, older.c.idempotency_key)  # two joins that each have an index
+    ]
+    pairs = sa.union_all(*by).subquery()
     db.execute(feedback.update().where(feedback.c.number == pairs.c.number).values(withheld="superseded by " + pairs.c.id, unsettled=True))
 
 
