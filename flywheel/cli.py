@@ -198,12 +198,41 @@ def export(
 
 
 @command
-def trace(feedback: Annotated[str, typer.Argument(help="the id that POST /v1/feedback returned, or its idempotency key")]) -> None:
-    """What became of one piece of feedback: answer, version, segment, batch, and the versions that learned from it."""
+def trace(
+    id: Annotated[str, typer.Argument(help="of feedback (or its key), an answer, a batch (000003), a data set, or a version (3)")],
+    everything: Annotated[bool, typer.Option("--json", help="as JSON, with every id of long lists")] = False,
+) -> None:
+    """What came of it and what it came from: feedback, batch, data sets, versions, deployments."""
     from flywheel import lineage
 
-    for key, value in lineage.of_feedback(feedback).items():
-        console.print(f"{key:15} {value}", markup=False, soft_wrap=True)
+    found = lineage.trace(id)
+    if everything:
+        print(json.dumps(found, default=str, indent=1))
+        return
+    for key, value in found.items():
+        text = f"{len(value)}: {', '.join(map(str, value[:10]))}{' …' if len(value) > 10 else ''}" if isinstance(value, list) else value
+        console.print(f"{key:15} {text}", markup=False, soft_wrap=True)
+
+
+@command
+def forget(
+    user: Annotated[str, typer.Option(help="everything a person asked, and all that was said about it")] = "",
+    feedback: Annotated[str, typer.Option(help="one record, by its id or key")] = "",
+    expired: Annotated[bool, typer.Option(help="every record that was kept as long as it may be")] = False,
+    reason: Annotated[str, typer.Option(help="goes into the audit log and the proof")] = "asked for",
+) -> None:
+    """Forget a person or a record: out of every later data set; what came before is listed, and a proof is written."""
+    from flywheel import forgetting
+
+    if sum(map(bool, (user, feedback, expired))) != 1:
+        raise ContractError("name what is to be forgotten", where="forget", mend="Pass one of --user, --feedback and --expired.")
+    proof = forgetting.forget(os.environ.get("USER", "operator"), reason, user=user, record=feedback, expired=expired)
+    where = store.join(settings().store, forgetting.PROOFS, f"{proof['id']}.json")
+    for key in ("records", "answers", "segments", "batches", "datasets", "versions", "runs_with_copies", "pending"):
+        value = proof[key]
+        names = [entry["id"] for entry in value] if key == "records" else value
+        console.print(f"{key:17} {len(names)}: {', '.join(names)}" if isinstance(names, list) else f"{key:17} {names}", markup=False, soft_wrap=True)
+    console.print(f"proof: {where}", soft_wrap=True)
 
 
 @command

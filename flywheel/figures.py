@@ -13,8 +13,9 @@ from datetime import datetime
 import sqlalchemy as sa
 from prometheus_client.core import GaugeMetricFamily
 
-from flywheel import config, ledger, manifest, registry, spend, store
+from flywheel import config, manifest, registry, spend, store
 from flywheel.errors import ContractError
+from flywheel.ledger import schema
 from flywheel.manifest import Manifest
 from flywheel.settings import settings
 
@@ -137,13 +138,15 @@ def champion() -> Families:
 
 def feedback() -> Families:
     """What waits in the ledger. A correction that may be used counts as usable; a thumb alone teaches nothing yet."""
-    table, free = ledger.feedback, ledger.feedback.c.batch.is_(None)
+    table = schema.feedback
+    kept = table.c.withheld.is_(None)
+    free = sa.and_(kept, table.c.batch.is_(None))
     usable = sa.and_(free, table.c.body["consent"].astext == "true", sa.func.coalesce(sa.func.trim(table.c.body["correction"].astext), "") != "")
-    with ledger.transaction() as db:
+    with schema.transaction() as db:
         row = db.execute(sa.select(
-            sa.func.count(), sa.func.count().filter(free), sa.func.count().filter(usable), sa.func.min(table.c.at).filter(usable),
+            sa.func.count().filter(kept), sa.func.count().filter(free), sa.func.count().filter(usable), sa.func.min(table.c.at).filter(usable),
         ).select_from(table)).one()  # fmt: skip
-        open_batches = db.execute(sa.select(sa.func.count()).where(~ledger.batches.c.finished)).scalar_one()
+        open_batches = db.execute(sa.select(sa.func.count()).where(~schema.batches.c.finished)).scalar_one()
     stored, waiting, ready, oldest = row
     return [
         figure("feedback_records", "Feedback stored: claimed by a batch, or waiting", {"claimed": stored - waiting, "waiting": waiting}, "state"),

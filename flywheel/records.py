@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Split = Literal["train", "heldout", "reserve"]
 Kind = Literal["supervised", "preference", "thumb"]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
 class Message(BaseModel):
@@ -84,6 +85,28 @@ def question(instruction: str, input: str) -> str:
     return fingerprint(f"{instruction} {input}")
 
 
+class Preference(BaseModel):
+    """Which of two answers somebody found better. They were shown side by side, unnamed; `side` is where the rated one stood."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    other_id: str | None = Field(None, min_length=1, max_length=64, description="Id of the other answer")
+    other: str | None = Field(None, min_length=1, max_length=20_000, description="Its text, where it has no id")
+    side: Literal["left", "right"]
+    better: Literal["left", "right", "tie", "both bad"]
+
+    @model_validator(mode="after")
+    def _one_other(self) -> Preference:
+        if (self.other_id is None) == (self.other is None):
+            raise ValueError("give the other answer's id or its text, one of them")
+        return self
+
+    @property
+    def won(self) -> bool | None:
+        """Whether the rated answer was the better one; None when neither was."""
+        return None if self.better in ("tie", "both bad") else self.better == self.side
+
+
 class FeedbackIn(BaseModel):
     """What `POST /v1/feedback` takes."""
 
@@ -95,9 +118,37 @@ class FeedbackIn(BaseModel):
     rating: int | None = Field(None, ge=1, le=5)
     correction: str | None = Field(None, min_length=1, max_length=20_000, description="The answer as it should have been")
     comment: str | None = Field(None, max_length=5_000)
-    tags: tuple[str, ...] = Field((), max_length=20)
+    tags: tuple[Tag, ...] = Field((), max_length=20)
+    preference: Preference | None = None
+    signal: Literal["copied", "regenerated", "abandoned"] | None = Field(None, description="What somebody did with the answer, unasked")
     user: str = Field("anonymous", max_length=128)
+    source: Literal["ui", "api", "label-studio", "import"] = "api"
     consent: bool = Field(False, description="May be used for training")
+    keep_until: AwareDatetime | None = Field(None, description="To be forgotten after this; never later than the service's own retention")
+    given_at: AwareDatetime | None = Field(None, description="By the client's clock. It is kept, and the service's own clock decides")
+    supersedes: str | None = Field(None, min_length=1, max_length=128, description="Id or key of an earlier record of the same person that this one replaces")
+
+    @model_validator(mode="after")
+    def _can_be_stored(self) -> FeedbackIn:
+        if "\x00" in "".join(_texts(self.model_dump())):
+            raise ValueError("a text holds the character NUL, which cannot be stored: remove it")
+        if self.supersedes == self.idempotency_key:
+            raise ValueError("supersedes names this very record: name an earlier one")
+        return self
+
+    @property
+    def verdict(self) -> str:
+        """The judgement in a word: a thumb, a rating, a choice, a signal; empty for a mere comment."""
+        chosen = self.preference.better if self.preference else None
+        return self.thumb or (f"{self.rating}/5" if self.rating else None) or chosen or self.signal or ("corrected" if self.correction else "")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 class Feedback(FeedbackIn):
@@ -105,7 +156,9 @@ class Feedback(FeedbackIn):
 
     id: str
     timestamp: datetime
+    keep_until: AwareDatetime
     prompt: str
     input: str = ""
     response: str
     model_version: str
+    withheld: str = Field("", description="Why it may not be learned from: superseded, withdrawn; empty when it may")

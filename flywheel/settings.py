@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     approval_hours: float = Field(48, gt=0, description="How long a promotion waits for a person before it is held")
     first_night: str = Field("", description="Earliest night that can be backfilled (ISO date). Default: on a laptop the day it was set up, else 2026-01-01")
 
+    retention_days: int = Field(730, ge=1, description="Feedback is forgotten after this, or sooner when its giver said so")
+
     price_cpu_hour: float = Field(0.04, ge=0, description="Money for one CPU hour")
     price_gpu_hour: float = Field(2.50, ge=0, description="Money for one GPU hour")
     currency: str = "USD"

@@ -96,6 +96,13 @@ def write_bytes(uri: str, data: bytes) -> None:
         raise
 
 
+def remove(uri: str) -> None:
+    """Delete a file; nothing to do when it is not there."""
+    fs, path = _filesystem(uri)
+    if fs.exists(path):
+        fs.rm_file(path)
+
+
 def list_names(uri: str) -> list[str]:
     """Names directly below a folder, sorted; empty when the folder is not there."""
     fs, path = _filesystem(uri)

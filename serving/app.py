@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -17,24 +17,27 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as Event
 
-from flywheel import ledger, logs, prompt
+from flywheel import assessments, ledger, logs, prompt
 from flywheel.errors import ContractError, FlywheelError, NotFound, TransientError, from_os_error
 from flywheel.model import Decoding
-from flywheel.records import FeedbackIn, Message
+from flywheel.records import Message
 from flywheel.settings import settings
+from serving import feedback
 from serving.engine import Answer, Engine
 from serving.reconcile import SECONDS, Reconciler
-from serving.schemas import ChatIn, FeedbackOut, GenerateIn, GenerateOut, chat_completion
+from serving.schemas import ChatIn, GenerateIn, GenerateOut, chat_completion
 
 log = logging.getLogger("flywheel.serving")
 SEAL_SECONDS = 5.0
+LOG_SECONDS = 2.0  # between steps of 100 records: the door comes first
 REQUESTS = Counter("flywheel_requests_total", "Requests, by path and status", ["path", "status"])
 LATENCY = Histogram("flywheel_request_seconds", "Time to the whole answer", ["path"], buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
 ANSWERS = Counter("flywheel_answers_total", "Answers given, by the version that gave them", ["version"])
-FEEDBACK = Counter("flywheel_feedback_total", "Feedback stored, by thumb", ["thumb"])
-CORRECTIONS = Counter("flywheel_corrections_total", "Feedback stored that says how the answer should have been")
 
 
 async def every(seconds: float, step: Callable[[], Any]) -> None:
@@ -54,10 +57,11 @@ async def every(seconds: float, step: Callable[[], Any]) -> None:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start the engine, the reconciler and the sealing of feedback."""
+    """Start the engine, the reconciler, and what feedback is owed: sealing it, and telling MLflow."""
     logs.setup("%(asctime)s %(message)s")
     app.state.engine = Engine()
-    tasks = [asyncio.create_task(every(SECONDS, Reconciler(app.state.engine).step)), asyncio.create_task(every(SEAL_SECONDS, ledger.seal_segments))]
+    steps = ((SECONDS, Reconciler(app.state.engine).step), (SEAL_SECONDS, feedback.housekeeping), (LOG_SECONDS, assessments.log_pending))
+    tasks = [asyncio.create_task(every(seconds, step)) for seconds, step in steps]
     yield
     for task in tasks:
         task.cancel()
@@ -66,6 +70,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(title="Flywheel", description="A model that keeps improving from its users' feedback.", version="1", lifespan=lifespan)
+app.include_router(feedback.router)
 
 
 def failure(status: int, message: str, kind: str, param: str | None = None) -> JSONResponse:
@@ -93,21 +98,39 @@ async def _http(_request: Request, error: HTTPException) -> JSONResponse:
     return failure(error.status_code, f"{error.detail}. See /docs.", "invalid_request_error")
 
 
-@app.middleware("http")
-async def measure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Count and time each request under its route, a crashed one too, and give it the id that its log lines carry."""
-    began, status = time.monotonic(), 500
-    request_id = request.headers.get("x-request-id", "")[:64] or uuid.uuid4().hex
-    logs.bind(request=request_id, path=request.url.path)
-    try:
-        response = await call_next(request)
-        response.headers["x-request-id"] = request_id
-        status = response.status_code
-        return response
-    finally:
-        path = getattr(request.scope.get("route"), "path", "unknown")
-        REQUESTS.labels(path, str(status)).inc()
-        LATENCY.labels(path).observe(time.monotonic() - began)
+class Measure:
+    """Counts and times each request under its route, a crashed one too, and gives it the id that its log lines carry.
+
+    Plain ASGI: Starlette's wrapper of functions costs as much as the door for feedback itself.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on, and look at the status."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        began, status = time.monotonic(), 500
+        request_id = Headers(scope=scope).get("x-request-id", "")[:64] or uuid.uuid4().hex
+        logs.bind(request=request_id, path=scope["path"])
+
+        async def watch(message: Event) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        finally:
+            path = getattr(scope.get("route"), "path", "unknown")
+            REQUESTS.labels(path, str(status)).inc()
+            LATENCY.labels(path).observe(time.monotonic() - began)
+
+
+app.add_middleware(Measure)
 
 
 async def answer(turns: list[Message], decoding: Decoding, question: str, context: str, user: str) -> tuple[str, Answer]:
@@ -134,17 +157,6 @@ async def chat(body: ChatIn) -> dict[str, Any]:
     decoding = Decoding(body.max_completion_tokens or body.max_tokens or 128, body.temperature, body.top_p)
     answer_id, given = await answer(body.messages, decoding, body.messages[-1].content, "", body.user)
     return chat_completion(answer_id, settings().model_name, given.text, given.prompt_tokens, given.answer_tokens, given.finished)
-
-
-@app.post("/v1/feedback", status_code=201)
-async def feedback(body: FeedbackIn, response: Response) -> FeedbackOut:
-    """Store feedback: 201 when it is committed, 200 when the same key was stored before."""
-    feedback_id, new = await asyncio.to_thread(ledger.add_feedback, body)
-    response.status_code = 201 if new else 200
-    if new:
-        FEEDBACK.labels(body.thumb or "none").inc()
-        CORRECTIONS.inc(body.correction is not None)
-    return FeedbackOut(id=feedback_id, stored=new)
 
 
 @app.get("/v1/models")

@@ -73,7 +73,14 @@ def chat_completion(answer_id: str, model: str, text: str, prompt_tokens: int, a
 
 
 class FeedbackOut(BaseModel):
-    """The record's id; `stored` is false when the same key was stored before."""
+    """The record's id; `stored` is false when the same key was stored before; `note` says what its sender should know."""
 
     id: str
     stored: bool
+    note: str = ""
+
+
+class WithdrawIn(Strict):
+    """Who takes feedback back: only who gave it can."""
+
+    user: str = Field("anonymous", max_length=128)

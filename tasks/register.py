@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flywheel import datasets, ledger, manifest, registry, signing, stage, store
+from flywheel import datasets, ledger, lineage, manifest, registry, signing, stage, store
 from flywheel.manifest import Artifact, Cost
 from flywheel.registry import TAG, Version
 from flywheel.settings import settings
@@ -72,6 +72,7 @@ def run(ctx: stage.Context) -> None:
             number, page = publish(ctx, version, package, report)
     except MlflowException as error:
         raise registry.unreachable(error) from error
+    lineage.catch_up()  # what it learned can be asked for from here on
     ctx.say(f"registered as {settings().model_name} version {number} ({version.verdict})")
     ctx.output("card", package / "README.md")
     ctx.metrics |= {"version": number, "verdict": version.verdict, "money": version.cost.money, "page": page}

@@ -191,7 +191,8 @@ class Curate(Section):
     """Turn feedback into training records."""
 
     min_batch: int = Field(20, ge=1, description="Fewer new usable records wait for more")
-    max_wait_hours: float = Field(24, ge=0, description="After this long a smaller batch goes all the same")
+    max_wait_hours: float = Field(24, ge=0, description="After this long a batch goes all the same, however small, and whether or not people still write")
+    debounce_seconds: float = Field(10, ge=0, description="A batch waits until nothing new has come for so long")
 
 
 class Config(Section):

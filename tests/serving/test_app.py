@@ -67,6 +67,9 @@ def test_a_batch_gives_what_each_gets_alone(api):
         ("/v1/generate", {"instrction": "x"}, 400, "instr"),
         ("/v1/generate", {"instruction": "word " * 3000}, 400, "tokens"),
         ("/v1/feedback", {"answer_id": "none", "idempotency_key": "12345678"}, 404, "no such answer"),
+        ("/v1/feedback", {"answer_id": "none", "idempotency_key": "12345678", "correction": "x" * 1_000_000}, 400, "20000"),
+        ("/v1/feedback", {"answer_id": "none", "idempotency_key": "12345678", "comment": "a\x00b"}, 400, "NUL"),
+        ("/v1/feedback/nothing/withdraw", {"user": "Ada"}, 404, "no such feedback"),
         ("/v1/chat/completions", {"messages": [], "model": "x"}, 400, "messages"),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "stream": True}, 400, "stream"),
         ("/v1/nothing", {}, 404, "Not Found"),
@@ -83,7 +86,7 @@ def test_a_dead_database_is_503_and_nothing_is_acknowledged(api, monkeypatch):
     settings.cache_clear()
     reply = api.post("/v1/feedback", json={"answer_id": "x", "idempotency_key": "12345678"})
     assert reply.status_code == 503 and "retry-after" in reply.headers
-    assert "nothing was stored" in reply.json()["error"]["message"]
+    assert "send it again" in reply.json()["error"]["message"]
 
 
 def test_a_crash_counts_as_a_failed_request_and_every_answer_carries_its_request_id(api, monkeypatch):

@@ -1,0 +1,139 @@
+"""Forget a person or a record: out of every later data set, and out of the ledger, the segments, the batches and MLflow.
+
+Of each record a tombstone stays: its id and the SHA-256 of what was said. The data sets and versions that came before are not changed but
+listed, with the runs whose files still hold copies. The ledger forgets in one transaction; what follows from it may be killed at any
+point and called again, and the service does it, too.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from flywheel import assessments, ledger, lineage, store
+from flywheel.errors import ContractError, NotFound, TransientError
+from flywheel.ledger.schema import answers, events, feedback, segments, transaction
+from flywheel.ledger.schema import lineage as index
+from flywheel.settings import settings
+
+PROOFS = "feedback/forgotten"
+PATIENCE = 60.0  # seconds that MLflow gets
+
+
+def forget(actor: str, reason: str, *, user: str = "", record: str = "", expired: bool = False) -> dict[str, Any]:
+    """Forget everything of a person (what they asked, and all that was said about it), one record, or what was kept long enough.
+
+    Returns the proof, which is also at `<store>/feedback/forgotten/<id>.json`; its `pending` says what MLflow has still to be told.
+    Raises NotFound when there is nothing of that name, TransientError when the store is away: call it again then.
+    """
+    lineage.catch_up()
+    now = datetime.now(UTC)
+    with transaction() as db:
+        asked: list[str] = []
+        if user:
+            subject = {"person": store.sha256_text(user)}
+            asked = list(db.execute(sa.select(answers.c.id).where(answers.c.user == user)).scalars())
+            which: sa.ColumnElement[bool] = sa.or_(feedback.c.user == user, feedback.c.answer_id.in_(asked))
+        elif record:
+            subject, which = {"record": record}, sa.or_(feedback.c.id == record, feedback.c.idempotency_key == record)
+        else:
+            subject, which = {"kept_until": now.isoformat()}, feedback.c.keep_until <= now
+        columns = (feedback.c.number, feedback.c.id, feedback.c.body, feedback.c.segment, feedback.c.batch)
+        rows = db.execute(sa.select(*columns).where(which, feedback.c.sha256.is_(None)).order_by(feedback.c.number).with_for_update()).all()
+        if rows or asked or expired:
+            proof: dict[str, Any] = {"id": uuid.uuid4().hex, "at": now.isoformat(), "actor": actor, "reason": reason, "subject": subject, "answers": len(asked)}
+            proof |= _consequences(db, rows)
+            _erase(db, rows, asked, reason)
+            ledger.record_event(actor, "forget", within=db, **{key: value for key, value in proof.items() if key != "actor"})
+        else:
+            proof = _earlier(db, subject, user or record)
+    ledger.settle()
+    ledger.seal_segments()
+    ids = [entry["id"] for entry in proof["records"]]
+    proof |= {"pending": _tell_mlflow(ids), "checked": _check(proof, set(ids))}
+    store.write_bytes(store.join(settings().store, PROOFS, f"{proof['id']}.json"), json.dumps(proof, indent=1).encode())
+    return proof
+
+
+def _hash(body: dict[str, Any]) -> str:
+    return store.sha256_text(json.dumps(body, sort_keys=True))
+
+
+def _consequences(db: sa.Connection, rows: Iterable[Any]) -> dict[str, Any]:
+    """The tombstones, and everything that holds these records or learned from them."""
+    rows = list(rows)
+    datasets, versions = lineage.touched(db, [row.number for row in rows])
+    held = {"dataset": datasets, "version": versions}
+    of_these = sa.or_(*(sa.and_(index.c.kind == kind, index.c.id.in_(names)) for kind, names in held.items()))
+    return {
+        "records": [{"id": row.id, "sha256": _hash(row.body)} for row in rows],
+        "segments": sorted({row.segment for row in rows if row.segment}),
+        "batches": sorted({ledger.batch_name(row.batch) for row in rows if row.batch}),
+        "datasets": datasets,
+        "versions": versions,
+        "runs_with_copies": sorted(set(db.execute(sa.select(index.c.detail["run_dir"].as_string()).where(of_these)).scalars())),
+    }
+
+
+def _erase(db: sa.Connection, rows: Iterable[Any], asked: list[str], reason: str) -> None:
+    """Leave tombstones, and mark everything derived from the records to be written again."""
+    for row in rows:
+        tombstone = {"body": {}, "sha256": _hash(row.body), "withheld": f"forgotten: {reason}", "unsettled": True, "logged": None}
+        db.execute(feedback.update().where(feedback.c.id == row.id).values(tombstone))
+    db.execute(answers.update().where(answers.c.id.in_(asked)).values(prompt="", input="", response="", user="", forgotten=sa.func.now()))
+    db.execute(segments.update().where(segments.c.name.in_({row.segment for row in rows})).values(sealed=None))
+
+
+def _earlier(db: sa.Connection, subject: dict[str, str], name: str) -> dict[str, Any]:
+    """What was forgotten of this name before: the rest of that work may still have to be done."""
+    chosen = sa.select(events.c.actor, events.c.detail).where(events.c.action == "forget", events.c.detail["subject"] == sa.cast(subject, events.c.detail.type))
+    row = db.execute(chosen.order_by(events.c.number.desc()).limit(1)).first()
+    if row is None:
+        raise NotFound("there is nothing of this name", where=name, mend="Pass a user as answers and feedback name them, or a record's id.")
+    return {**row.detail, "actor": row.actor}
+
+
+def _tell_mlflow(ids: list[str]) -> list[str]:
+    """Have MLflow delete its traces; what is left when it is away, the service tells it later."""
+    left: list[str] = []
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        with transaction() as db:
+            left = list(db.execute(sa.select(feedback.c.id).where(feedback.c.id.in_(ids), feedback.c.logged.is_(None))).scalars())
+        if not left:
+            break
+        try:
+            if not assessments.log_pending():
+                time.sleep(0.5)  # the service is at it
+        except TransientError:
+            break
+    return left
+
+
+def _check(proof: dict[str, Any], ids: set[str]) -> dict[str, str]:
+    """Read again what was written anew: the ids may be there as tombstones alone. Gives the files' checksums."""
+    seen: dict[str, str] = {}
+    for name in proof["segments"]:
+        data = store.read_bytes(store.join(settings().store, ledger.SEGMENTS, name))
+        bad = [entry for entry in map(json.loads, data.splitlines()) if entry["id"] in ids and "sha256" not in entry]
+        seen[name] = _clean(data, bad, name)
+    for name in proof["batches"]:
+        try:
+            batch = json.loads(store.read_bytes(store.join(settings().store, ledger.BATCHES, f"{name}.json")))
+        except FileNotFoundError:
+            continue  # claimed, not published yet
+        data = store.read_bytes(store.resolve(batch["examples"]["uri"]))
+        seen[name] = _clean(data, [entry for entry in map(json.loads, data.splitlines()) if ids & set(entry["feedback_ids"])], name)
+    return seen
+
+
+def _clean(data: bytes, bad: list[Any], name: str) -> str:
+    if bad:
+        raise ContractError(f"{len(bad)} forgotten records are still there", where=name, mend="Call `flywheel forget` again.")
+    return store.sha256_text(data.decode())

@@ -1,0 +1,124 @@
+"""The ledger's tables, their migrations, and the one way to a transaction.
+
+A migration is a file of SQL in `migrations/`, applied once, in order, by whichever process comes first; it never changes after it
+was released. It only adds, so that a server of the version before goes on beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from flywheel.errors import TransientError
+from flywheel.settings import settings
+
+SEAL_LOCK, CLAIM_LOCK, SCHEMA_LOCK, REGISTRY_LOCK, MLFLOW_LOCK = 7101, 7102, 7103, 7104, 7105
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+tables = sa.MetaData()
+Moment = sa.DateTime(timezone=True)
+answers = sa.Table(
+    "answers",
+    tables,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("prompt", sa.Text, nullable=False),
+    sa.Column("input", sa.Text, nullable=False),
+    sa.Column("response", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Text, nullable=False),
+    sa.Column("user", sa.Text, nullable=False),
+    sa.Column("forgotten", Moment),
+)
+batches = sa.Table(
+    "batches",
+    tables,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("finished", sa.Boolean, nullable=False, server_default=sa.false()),
+)
+feedback = sa.Table(
+    "feedback",
+    tables,
+    sa.Column("number", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("idempotency_key", sa.Text, nullable=False),
+    sa.Column("answer_id", sa.Text, sa.ForeignKey("answers.id"), nullable=False),
+    sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("body", JSONB, nullable=False),
+    sa.Column("segment", sa.Text),
+    sa.Column("batch", sa.BigInteger, sa.ForeignKey("batches.id")),
+    sa.Column("user", sa.Text, sa.Computed("body ->> 'user'", persisted=True)),
+    sa.Column("supersedes", sa.Text, sa.Computed("body ->> 'supersedes'", persisted=True)),
+    sa.Column("keep_until", Moment, nullable=False),
+    sa.Column("withheld", sa.Text),
+    sa.Column("unsettled", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("sha256", sa.Text),
+    sa.Column("logged", Moment),
+)
+segments = sa.Table(
+    "segments",
+    tables,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("sealed", Moment),
+    sa.Column("sha256", sa.Text),
+)
+events = sa.Table(
+    "events",
+    tables,
+    sa.Column("number", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("detail", JSONB, nullable=False),
+)
+lineage = sa.Table(
+    "lineage",
+    tables,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("at", Moment, nullable=False),
+    sa.Column("detail", JSONB, nullable=False),
+    sa.Column("feedback", ARRAY(sa.BigInteger), nullable=False),
+)
+
+
+def lock(db: sa.Connection, key: int) -> None:
+    """Wait until no other transaction holds this lock; ours is let go at its end, or at our death."""
+    db.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Bring the database forward; two processes may start at once."""
+    with engine.begin() as db:
+        lock(db, SCHEMA_LOCK)
+        db.exec_driver_sql("create table if not exists migrations (number integer primary key, at timestamptz not null default now())")
+        done = set(db.exec_driver_sql("select number from migrations").scalars())
+        for path in sorted(MIGRATIONS.glob("*.sql")):
+            if int(path.stem) not in done:
+                db.connection.cursor().execute(path.read_text())  # SQLAlchemy would prepare it, and a prepared text is one statement
+                db.exec_driver_sql("insert into migrations (number) values (%s)", (int(path.stem),))
+
+
+@lru_cache(maxsize=4)
+def _engine(url: str) -> sa.Engine:
+    engine = sa.create_engine(url, pool_pre_ping=True, pool_size=8, connect_args={"connect_timeout": 5})
+    migrate(engine)
+    return engine
+
+
+@contextmanager
+def transaction() -> Iterator[sa.Connection]:
+    """A transaction on the one PostgreSQL. Raises TransientError when it cannot be reached."""
+    try:
+        with _engine(settings().database_url).begin() as db:
+            yield db
+    except (OperationalError, InterfaceError) as error:
+        where = sa.make_url(settings().database_url).render_as_string(hide_password=True)
+        mend = "Bring it back (`make up`), then send it again: nothing was stored that was not acknowledged, and nothing is stored twice."
+        raise TransientError("the database does not answer", where=where, mend=mend) from error

@@ -1,0 +1,105 @@
+"""The door for feedback. Requests that come at the same moment are committed together; each is answered after its commit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from prometheus_client import Counter
+
+from flywheel import ledger
+from flywheel.ledger import Figures, Stored
+from flywheel.records import FeedbackIn
+from serving.schemas import FeedbackOut, WithdrawIn
+
+FEEDBACK = Counter("flywheel_feedback_total", "Feedback stored, by thumb", ["thumb"])
+CORRECTIONS = Counter("flywheel_corrections_total", "Feedback stored that says how the answer should have been")
+GROUP = 128  # records a commit
+FIGURES_SECONDS = 15
+
+router = APIRouter()
+
+
+class Door:
+    """Gathers what came while the last commit ran, and commits it in one transaction: under load a record costs a fraction of a commit."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[FeedbackIn, asyncio.Future[Stored]]] = []
+        self.writer: asyncio.Task[None] | None = None
+
+    async def add(self, given: FeedbackIn) -> Stored:
+        """Commit one record. Raises what the ledger says of it."""
+        future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+        self.waiting.append((given, future))
+        if self.writer is None or self.writer.done():
+            self.writer = asyncio.create_task(self._write())
+        return await future
+
+    async def _write(self) -> None:
+        while self.waiting:
+            group, self.waiting = self.waiting[:GROUP], self.waiting[GROUP:]
+            done: Sequence[Stored | Exception]
+            try:
+                done = await asyncio.to_thread(ledger.add_many, [given for given, _ in group])
+            except Exception as error:  # each who waits is told
+                done = [error] * len(group)
+            for (_, future), result in zip(group, done, strict=True):
+                with suppress(asyncio.InvalidStateError):  # its client has gone
+                    if isinstance(result, Exception):
+                        future.set_exception(result)
+                    else:
+                        future.set_result(result)
+
+
+door = Door()
+
+
+@router.post("/v1/feedback", status_code=201)
+async def feedback(body: FeedbackIn, response: Response) -> FeedbackOut:
+    """Store feedback: 201 when it is committed, 200 when the same key was stored before."""
+    stored = await door.add(body)
+    response.status_code = 201 if stored.new else 200
+    if stored.new:
+        FEEDBACK.labels(body.thumb or "none").inc()
+        CORRECTIONS.inc(body.correction is not None)
+    return FeedbackOut(id=stored.id, stored=stored.new, note=stored.note)
+
+
+@router.post("/v1/feedback/{feedback_id}/withdraw")
+async def withdraw(feedback_id: str, body: WithdrawIn) -> FeedbackOut:
+    """Take feedback back, by its id or key, for the person who gave it. When this answers, no later data set has it."""
+    return FeedbackOut(id=await asyncio.to_thread(_withdraw, feedback_id, body.user), stored=False, note="It is withdrawn: nothing later is learned from it.")
+
+
+@router.delete("/v1/feedback/{feedback_id}")
+async def delete(feedback_id: str, user: Annotated[str, Query(max_length=128)] = "anonymous") -> FeedbackOut:
+    """The same as withdraw."""
+    return await withdraw(feedback_id, WithdrawIn(user=user))
+
+
+def _withdraw(feedback_id: str, user: str) -> str:
+    found = ledger.withdraw(feedback_id, user)
+    ledger.settle()
+    return found
+
+
+@router.get("/v1/stats")
+async def stats(days: Annotated[float, Query(gt=0, le=3650)] = 30) -> Figures:
+    """Answers, feedback, approval by version and the time to learn, over the last days; at most 15 s old."""
+    return await asyncio.to_thread(_figures, days, int(time.monotonic() // FIGURES_SECONDS))
+
+
+@lru_cache(maxsize=8)
+def _figures(days: float, _moment: int) -> Figures:
+    return ledger.figures(days)
+
+
+def housekeeping() -> None:
+    """What the ledger owes the object store: segments, and batches without what was withheld."""
+    ledger.seal_segments()
+    ledger.settle()

@@ -1,0 +1,114 @@
+"""Forget a planted person: the next version has none of their records, and everything that had is listed."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from flywheel import assessments, config, forgetting, ledger, registry, stage, store
+from flywheel.errors import ContractError, NotFound
+from flywheel.ledger.schema import feedback
+from flywheel.records import Example
+from flywheel.settings import REPOSITORY, settings
+from tasks import ingest
+from tests.flywheel.ledger.conftest import ask, curate, give, published, sealed_lines
+
+SECRET = "the planted person's own words"
+
+
+def next_data_set(home, name):
+    """The feedback records that the real `ingest` collects now."""
+    (home / "own.jsonl").write_text('{"instruction": "one", "output": "two"}\n')
+    source = json.dumps([{"kind": "files", "path": str(home / "own.jsonl"), "licence": "CC0-1.0", "consent": "made here"}])
+    conf = config.load(str(REPOSITORY / "config" / "flywheel.yaml"), [f"ingest.sources={source}"])
+    done = stage.execute(ingest.STAGE, conf, store.join(settings().store, "runs", "flywheel", name))
+    lines = done.outputs["records"].fetch(settings().home / "cache").read_bytes().splitlines()
+    return {i for e in map(Example.model_validate_json, lines) for i in e.feedback_ids}
+
+
+@pytest.fixture
+def planted(learn, home):
+    """Eve asked, and corrected; Bob judged one of her answers; others gave feedback of their own. A version learned it all."""
+    hers = ledger.add_answer(SECRET, "", "an answer", "1", "Eve")
+    eve = [give(1, hers, correction=SECRET, user="Eve"), give(2, correction=f"{SECRET} again", user="Eve")]
+    bob = give(3, hers, correction="Bob's", user="Bob")
+    others = [give(n, correction=f"right {n}", user="Ada") for n in range(4, 8)]
+    curate(home, "1")
+    one, dataset = learn("one", published())
+    two, _ = learn("two", [], parent=one)
+    assert next_data_set(home, "before") == {*eve, bob, *others}
+    assert assessments.log_pending() == 7
+    return eve, bob, others, [str(one), str(two)], dataset
+
+
+def test_a_person_is_in_nothing_later_and_all_that_came_before_is_listed(planted, home):
+    eve, bob, others, versions, dataset = planted
+    proof = forgetting.forget("tester", "asked for", user="Eve")
+    assert next_data_set(home, "after") == set(others)
+    assert {r["id"] for r in proof["records"]} == {*eve, bob} and proof["answers"] == 1
+    assert proof["versions"] == versions and proof["datasets"] == [dataset] and proof["batches"] == ["000001"] and proof["pending"] == []
+    assert proof["runs_with_copies"] == ["runs/flywheel/one", "runs/flywheel/two"] and len(proof["checked"]) == 2
+    assert json.loads(store.read_bytes(store.join(settings().store, forgetting.PROOFS, f"{proof['id']}.json"))) == proof
+    # Nothing of hers is left but tombstones: in the ledger, the segments, the batches, and MLflow.
+    assert SECRET not in json.dumps([dict(e, at="") for e in ledger.list_events()]) + json.dumps(proof)
+    lines = {line["id"]: line for line in sealed_lines()}
+    assert set(lines) == {*eve, bob, *others}
+    assert all(set(lines[i]) == {"id", "timestamp", "forgotten", "sha256"} for i in (*eve, bob)) and "correction" in lines[others[0]]
+    folder = home / "store" / "feedback"
+    assert not [p for p in (*folder.rglob("*"), *(home / "store" / "runs" / "feedback").rglob("*")) if p.is_file() and SECRET in p.read_text()]
+    told = {a.assessment_id for t in registry.client().search_traces(locations=[assessments.experiment()]) for a in t.info.assessments}
+    assert told == {f"{kind}-{i}" for i in others for kind in "ae"}
+    assert ledger.list_events(1)[0]["action"] == "forget"
+    # The same key again is not a way back in; nor is an answer of hers.
+    with pytest.raises(ContractError, match="forgotten"):
+        give(2, correction=f"{SECRET} again", user="Eve", answer=ledger.find(eve[1]).answer_id)
+    with pytest.raises(NotFound, match="no such answer"):
+        give(9, ledger.find(eve[0]).answer_id)
+
+
+def test_a_forgetting_that_was_killed_is_finished_by_calling_it_again(planted, home, monkeypatch):
+    eve, _, others, versions, _ = planted
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "settle", lambda: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            forgetting.forget("tester", "asked for", user="Eve")
+    proof = forgetting.forget("another", "again", user="Eve")
+    assert proof["versions"] == versions and {r["id"] for r in proof["records"]} > set(eve)
+    assert next_data_set(home, "after") == set(others)
+
+
+def test_mlflow_away_is_told_later(planted, home, monkeypatch):
+    eve, *_ = planted
+    real = assessments._call
+
+    def away(method, path, *rest, **headers):
+        if "2.0/mlflow/experiments" in path:
+            raise assessments.TransientError("MLflow does not answer")
+        return real(method, path, *rest, **headers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(assessments, "_call", away)
+        proof = forgetting.forget("tester", "asked for", record=eve[1])
+    assert proof["pending"] == [eve[1]]
+    assert assessments.log_pending() == 1
+    told = {a.assessment_id for t in registry.client().search_traces(locations=[assessments.experiment()]) for a in t.info.assessments}
+    assert f"a-{eve[1]}" not in told and f"e-{eve[1]}" not in told and f"a-{eve[0]}" in told
+
+
+def test_what_was_kept_long_enough_is_forgotten(learn, home):
+    old, young = give(1, correction="old words"), give(2, correction="young words")
+    curate(home)
+    with ledger.transaction() as db:
+        db.execute(sa.update(feedback).where(feedback.c.id == old).values(keep_until=datetime.now(UTC) - timedelta(days=1)))
+    proof = forgetting.forget("housekeeping", "kept long enough", expired=True)
+    assert [r["id"] for r in proof["records"]] == [old] and [e.feedback_ids for e in published()] == [(young,)]
+    assert forgetting.forget("housekeeping", "kept long enough", expired=True)["records"] == []
+
+
+def test_a_name_that_nothing_has(learn):
+    ask()
+    with pytest.raises(NotFound, match="nothing of this name"):
+        forgetting.forget("tester", "x", user="Nobody")
+    with pytest.raises(NotFound, match="nothing of this name"):
+        forgetting.forget("tester", "x", record="nothing")
