@@ -17,6 +17,7 @@ module "platform" {
   }
   database_class = "db.t4g.medium"
 
+  zones                    = var.zones
   admin_arns               = var.admin_arns
   api_cidrs                = var.api_cidrs
   alarm_emails             = var.alarm_emails

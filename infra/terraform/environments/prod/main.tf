@@ -20,6 +20,7 @@ module "platform" {
   database_class  = "db.m7g.large"
   cache_node_type = "cache.t4g.small"
 
+  zones                    = var.zones
   admin_arns               = var.admin_arns
   api_cidrs                = var.api_cidrs
   alarm_emails             = var.alarm_emails

@@ -17,6 +17,16 @@ variable "owner" {
   }
 }
 
+variable "zones" {
+  description = "Letters of three availability zones. They are named, not looked up: a list that AWS lengthens would move subnets."
+  type        = list(string)
+  default     = ["a", "b", "c"]
+  validation {
+    condition     = length(distinct(var.zones)) == 3 && alltrue([for letter in var.zones : can(regex("^[a-z]$", letter))])
+    error_message = "Name three different letters, such as [\"a\", \"b\", \"c\"]."
+  }
+}
+
 variable "admin_arns" {
   description = "IAM roles or users that administer the cluster: arn:aws:iam::ACCOUNT:role/NAME."
   type        = list(string)

@@ -36,6 +36,7 @@ locals {
 }
 
 resource "aws_elasticache_replication_group" "this" {
+  #checkov:skip=CKV2_AWS_50:a replica doubles the price: a choice of each environment; tests hold prod to it
   replication_group_id       = var.name
   description                = "Online features of ${var.name}"
   engine                     = "valkey"

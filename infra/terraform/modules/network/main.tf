@@ -1,14 +1,6 @@
 # A VPC over three availability zones: public subnets for load balancers and NAT, private ones for everything else.
-data "aws_availability_zones" "available" {
-  state = "available"
-  filter { # no Local Zones
-    name   = "opt-in-status"
-    values = ["opt-in-not-required"]
-  }
-}
-
 locals {
-  zones   = slice(data.aws_availability_zones.available.names, 0, 3)
+  zones   = [for letter in var.zones : "${var.region}${letter}"]
   subnets = { for i, zone in local.zones : zone => i }
   nat     = var.nat_per_zone ? local.subnets : { (local.zones[0]) = 0 }
 }

@@ -26,6 +26,16 @@ variable "cidr" {
   }
 }
 
+variable "zones" {
+  description = "Letters of three availability zones. They are named, not looked up: a list that AWS lengthens would move subnets."
+  type        = list(string)
+  default     = ["a", "b", "c"]
+  validation {
+    condition     = length(distinct(var.zones)) == 3 && alltrue([for letter in var.zones : can(regex("^[a-z]$", letter))])
+    error_message = "Name three different letters, such as [\"a\", \"b\", \"c\"]."
+  }
+}
+
 variable "nat_per_zone" {
   description = "One NAT gateway a zone (survives the loss of a zone) instead of one in all (a third of the price)."
   type        = bool

@@ -25,6 +25,7 @@ module "network" {
   name                     = var.name
   region                   = local.region
   cidr                     = var.cidr
+  zones                    = var.zones
   nat_per_zone             = var.durable
   kms_key_arn              = module.cluster_key.arn
   permissions_boundary_arn = var.permissions_boundary_arn

@@ -25,16 +25,17 @@ resource "aws_db_parameter_group" "this" {
   name   = var.name
   family = "postgres${var.engine_version}"
 
-  dynamic "parameter" {
-    for_each = {
-      "rds.force_ssl"              = "1"
-      "log_statement"              = "ddl"
-      "log_min_duration_statement" = "1000"
-    }
-    content {
-      name  = parameter.key
-      value = parameter.value
-    }
+  parameter {
+    name  = "rds.force_ssl"
+    value = "1"
+  }
+  parameter {
+    name  = "log_statement"
+    value = "ddl"
+  }
+  parameter {
+    name  = "log_min_duration_statement"
+    value = "1000"
   }
 
   lifecycle { create_before_destroy = true }

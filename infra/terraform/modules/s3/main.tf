@@ -62,6 +62,7 @@ resource "aws_s3_bucket_logging" "store" {
   bucket        = aws_s3_bucket.store.id
   target_bucket = aws_s3_bucket.logs.id
   target_prefix = "store/"
+  depends_on    = [aws_s3_bucket_policy.this]
 }
 
 resource "aws_s3_bucket" "logs" {
@@ -128,7 +129,7 @@ resource "aws_s3_bucket_policy" "this" {
     Statement = concat([{
       Sid       = "OnlyTls"
       Effect    = "Deny"
-      Principal = "*"
+      Principal = { AWS = "*" }
       Action    = "s3:*"
       Resource  = [each.value.arn, "${each.value.arn}/*"]
       Condition = { Bool = { "aws:SecureTransport" = "false" } }
