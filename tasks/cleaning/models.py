@@ -8,6 +8,8 @@ from typing import Any
 
 from flywheel.errors import ContractError
 
+STRIDE = 16  # tokens that two windows over a long text share
+
 
 def classifier(folder: str, labels: tuple[str, ...]) -> Callable[[str], float]:
     """A sequence classifier: from a text to the summed score of these labels. Raises ContractError without such a model or labels."""
@@ -26,7 +28,7 @@ def classifier(folder: str, labels: tuple[str, ...]) -> Callable[[str], float]:
 
 def names(folder: str, min_score: float) -> Callable[[str], list[tuple[int, int]]]:
     """A token classifier: from a text to where the names of persons (PER, PERSON) begin and end in it."""
-    model = _pipeline("token-classification", folder, f"clean.steps: personal.names: {folder}", aggregation_strategy="simple")
+    model = _pipeline("token-classification", folder, f"clean.steps: personal.names: {folder}", aggregation_strategy="simple", stride=STRIDE)
 
     def spans(text: str) -> list[tuple[int, int]]:
         return [(f["start"], f["end"]) for f in model(text) if f["entity_group"].upper() in ("PER", "PERSON") and f["score"] >= min_score]

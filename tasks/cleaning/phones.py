@@ -72,7 +72,7 @@ def phone(regions: tuple[str, ...]) -> Mask:
     def mask(text: str) -> str:
         def replace(match: re.Match[str]) -> str:
             whole, start = match[0], match.start()
-            lead = "(" if whole[0] == "(" and ")" not in whole else ""  # the bracket is the sentence's
+            lead = "(" if whole[0] == "(" and whole.count("(") > whole.count(")") else ""  # the bracket is the sentence's
             found, before = whole[len(lead) :], text[max(0, start - 40) : start]
             if DATE.match(found) or BOOK.search(before) or isbn.isbn_type(found) == "ISBN13":
                 return whole
