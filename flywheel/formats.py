@@ -1,8 +1,11 @@
 """The forms a record has outside: chat messages, the seed recipe's dict, and the preference and thumb rows that TRL reads. Lossless both ways.
 
-An `input` is a second text part of the user's message, as chat APIs write several parts:
+In messages, an `input` is a second text part of the user's message, as chat APIs write several parts:
 
     {"role": "user", "content": [{"type": "text", "text": instruction}, {"type": "text", "text": input}]}
+
+The chat templates of text models, through which TRL reads its rows, take no parts: there the prompt is what the flywheel
+renders, instruction and input in one text, and a column `input` says which part of it the input is.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flywheel import prompt
 from flywheel.errors import DataError
 from flywheel.records import Example, Message
 
@@ -19,7 +23,9 @@ Question = tuple[tuple[Message, ...], str, str]
 
 def to_messages(example: Example) -> Chat:
     """What was said before, the question, and the answer."""
-    return [*_asked(example), *_said(example.output)]
+    parts = [{"type": "text", "text": text} for text in (example.instruction, example.input)]
+    asked = {"role": "user", "content": parts if example.input else example.instruction}
+    return [*(turn.model_dump() for turn in example.history), asked, *_said(example.output)]
 
 
 def from_messages(messages: Any) -> tuple[tuple[Message, ...], str, str, str]:
@@ -40,19 +46,19 @@ def from_seed(record: Mapping[str, Any]) -> tuple[tuple[Message, ...], str, str,
     return (), _text(record.get("instruction"), "instruction"), _text(record.get("input") or "", "input"), _text(record.get("output"), "output")
 
 
-def to_preference(example: Example) -> dict[str, Chat]:
+def to_preference(example: Example) -> dict[str, Any]:
     """The row of a preference data set: `prompt`, `chosen`, `rejected`."""
-    return {"prompt": _asked(example), "chosen": _said(example.output), "rejected": _said(example.rejected)}
+    return {**_asked(example), "chosen": _said(example.output), "rejected": _said(example.rejected)}
 
 
 def from_preference(record: Mapping[str, Any]) -> tuple[tuple[Message, ...], str, str, str, str]:
     """(history, instruction, input, output, rejected); each part may be messages or plain text. Raises DataError."""
-    return *_question(_turns(record.get("prompt"), "prompt"), "prompt"), _part(record, "chosen"), _part(record, "rejected")
+    return *_prompt(record), _part(record, "chosen"), _part(record, "rejected")
 
 
 def to_thumb(example: Example) -> dict[str, Any]:
     """The row of an unpaired preference data set: `prompt`, `completion`, `label`."""
-    return {"prompt": _asked(example), "completion": _said(example.output), "label": bool(example.liked)}
+    return {**_asked(example), "completion": _said(example.output), "label": bool(example.liked)}
 
 
 def from_thumb(record: Mapping[str, Any]) -> tuple[tuple[Message, ...], str, str, str, bool]:
@@ -60,12 +66,22 @@ def from_thumb(record: Mapping[str, Any]) -> tuple[tuple[Message, ...], str, str
     label = record.get("label")
     if not isinstance(label, bool):
         raise _wrong("label", "is neither true nor false")
-    return *_question(_turns(record.get("prompt"), "prompt"), "prompt"), _part(record, "completion"), label
+    return *_prompt(record), _part(record, "completion"), label
 
 
-def _asked(example: Example) -> Chat:
-    parts = [{"type": "text", "text": text} for text in (example.instruction, example.input)]
-    return [*(turn.model_dump() for turn in example.history), {"role": "user", "content": parts if example.input else example.instruction}]
+def _asked(example: Example) -> dict[str, Any]:
+    turns = prompt.messages(example.instruction, example.input, example.history)
+    return {"prompt": [{"role": turn.role, "content": turn.content} for turn in turns], **({"input": example.input} if example.input else {})}
+
+
+def _prompt(record: Mapping[str, Any]) -> Question:
+    history, instruction, input = _question(_turns(record.get("prompt"), "prompt"), "prompt")
+    given = _text(record.get("input") or "", "input")
+    if not given or input:
+        return history, instruction, input
+    if not instruction.endswith(f"\n\n{given}"):
+        raise DataError("it is not the end of the prompt", where="input", mend="Leave it out, or end the prompt with it after an empty line.")
+    return history, instruction.removesuffix(f"\n\n{given}"), given
 
 
 def _said(answer: str) -> Chat:

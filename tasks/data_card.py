@@ -29,7 +29,7 @@ Version `{facts.id}`, made by run `{facts.run}`{f", compared with version `{fact
 {table(("source", "licence", "ground of consent", "records"), [(s.name, s.licence, s.consent, s.records) for s in facts.sources])}
 
 ## Steps
-{table(("step", "in", "changed", "rejected", "out"), [(s["step"], s["in"], s["changed"], s["rejected"], s["out"]) for s in facts.funnel])}
+{table(("step", "in", "changed", "rejected", "out"), [(s["step"].replace("_", " "), s["in"], s["changed"], s["rejected"], s["out"]) for s in facts.funnel])}
 
 What was rejected is in the quarantine files beside the outputs of `ingest` and `clean`, each with its reason.
 
@@ -37,7 +37,7 @@ What was rejected is in the quarantine files beside the outputs of `ingest` and 
 {personal_data(facts)}
 
 ## Checks
-{table(("check", "outcome", "found"), [(f.name, f.outcome, f.text) for f in facts.findings])}
+{table(("check", "outcome", "found"), [(f.name.replace("_", " "), f.outcome, f.text) for f in facts.findings])}
 
 ## Slices
 {table(("slice", "records", "share"), [(name, count, f"{count / total:.1%}") for name, count in facts.slices.most_common(30)])}

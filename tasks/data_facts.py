@@ -92,7 +92,7 @@ def funnel(ctx: stage.Context) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = [{"step": "reading", "in": records + lines, "changed": 0, "rejected": lines, "out": records}]
     steps += json.loads(ctx.fetch("clean.steps").read_bytes())
     left, dropped, changed = int(steps[-1]["out"]), int(tokenize["dropped"] or 0), int(tokenize["cut"] or 0) + int(tokenize["shortened"] or 0)
-    return [*steps, {"step": "token limit", "in": left, "changed": changed, "rejected": dropped, "out": left - dropped}]
+    return [*steps, {"step": "token_limit", "in": left, "changed": changed, "rejected": dropped, "out": left - dropped}]
 
 
 def rejected(ctx: stage.Context, shown: int) -> dict[str, list[dict[str, str]]]:

@@ -44,14 +44,14 @@ def test_the_seed_recipes_form(instruction, input, output):
 @given(history, some, texts, some, some)
 def test_preferences(history, instruction, input, output, rejected):
     row = through_json(formats.to_preference(example(history, instruction, input, output, rejected)))
-    assert set(row) == {"prompt", "chosen", "rejected"}
+    assert set(row) - {"input"} == {"prompt", "chosen", "rejected"} and isinstance(row["prompt"][-1]["content"], str)
     assert formats.from_preference(row) == (history, instruction, input, output, rejected)
 
 
 @given(history, some, texts, some, st.booleans())
 def test_thumbs(history, instruction, input, output, liked):
     row = through_json(formats.to_thumb(example(history, instruction, input, output, liked=liked)))
-    assert set(row) == {"prompt", "completion", "label"}
+    assert set(row) - {"input"} == {"prompt", "completion", "label"} and isinstance(row["prompt"][-1]["content"], str)
     assert formats.from_thumb(row) == (history, instruction, input, output, liked)
 
 
@@ -81,3 +81,5 @@ def test_what_does_not_fit_is_said_so():
         formats.from_thumb({"prompt": "q", "completion": "a", "label": "yes"})
     with pytest.raises(DataError, match="rejected"):
         formats.from_preference({"prompt": "q", "chosen": "a"})
+    with pytest.raises(DataError, match="input"):
+        formats.from_preference({"prompt": "q", "input": "x", "chosen": "a", "rejected": "b"})
