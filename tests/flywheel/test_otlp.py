@@ -1,4 +1,4 @@
-"""What is sent over OTLP is added up and shown: requests are made by OpenTelemetry's own SDK, as Airflow makes them."""
+"""What is sent over OTLP is added up and shown."""
 
 import time
 
