@@ -8,7 +8,7 @@ import numpy as np
 
 from flywheel.config.cleaning import Decontamination
 from flywheel.errors import DataError
-from tasks.cleaning.frame import Frame, named
+from tasks.cleaning.frame import Frame, named, table
 from tasks.overlap import BATCH, Matcher, Matches, Overlap, Text, grouped
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ def overlapping(frame: Frame, options: Decontamination, judged_on: list[Text]) -
     matcher = Matcher([*judged_on, *(Text(p, a, f"heldout:{i}") for i, p, a in zip(*held.values(), strict=True))], options)
     train = frame.left.where("split = 'train'").select("row", _matches(matcher)(col("row"), col("prompt"), col("answer")).alias("match"))
     found = train.where(col("match").not_null()).select("row", col("match")["sure"].alias("sure"), col("match")["runs"].alias("runs"))
-    table = frame.save("matches", found).to_arrow().sort_by("row")
-    rows = table["row"].to_numpy()
-    sure = [(row, *one.values()) for row, several in zip(rows.tolist(), table["sure"].to_pylist(), strict=True) for one in several]
-    runs = table["runs"].combine_chunks()
+    shared = table(found).sort_by("row")
+    rows = shared["row"].to_numpy()
+    sure = [(row, *one.values()) for row, several in zip(rows.tolist(), shared["sure"].to_pylist(), strict=True) for one in several]
+    runs = shared["runs"].combine_chunks()
     return matcher.settle([Matches(sure, np.repeat(rows, runs.value_lengths().to_numpy()), runs.flatten().to_numpy().astype(int))])
 
 
@@ -68,7 +68,8 @@ def unresolved(frame: Frame, overlaps: list[Overlap], mend: str) -> DataError:
     from daft import col
 
     first = {overlap.row: overlap for overlap in reversed(overlaps)}
-    shown = frame.left.where(col("row").is_in(list(first))).select("row", "id", "prompt", "answer").to_arrow().sort_by("id").slice(0, SHOWN).to_pylist()
+    some = frame.left.where(col("row").is_in(list(first))).select("row", "id", "prompt", "answer")
+    shown = table(some).sort_by("id").slice(0, SHOWN).to_pylist()
     pairs = "; ".join(
         f"{r['id']} «{r['prompt'][:80]} {r['answer'][:80]}» {first[r['row']].why} {first[r['row']].example.name} «{first[r['row']].example.whole[:160]}»"
         for r in shown

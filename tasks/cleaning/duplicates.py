@@ -6,12 +6,13 @@ Each takes the frame and its options and names the rows that go, with the reason
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any
 
 from flywheel.config.cleaning import Conflicts, ExactDuplicates, NearDuplicates
 from tasks import likeness
-from tasks.cleaning.frame import Frame, named
+from tasks.cleaning.frame import Frame, named, table
 
 if TYPE_CHECKING:
     import daft
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 HASHES = 128
 RECALL = 0.995  # least chance that two records just at the threshold are compared
+GROUPED = 5_000_000  # bands of records that are grouped at a time
 WINDOW = 16  # in a crowded bucket each is compared with so many before it: those that are one hang together all the same
 
 
@@ -29,10 +31,11 @@ def exact(frame: Frame, _options: ExactDuplicates) -> daft.DataFrame:
     from daft.functions import concat, row_number, substr
     from daft.functions import hash as hashed
 
-    rows = frame.left.select("row", "rank", hashed(col("kind"), col("prompt"), col("answer")).alias("key"), hashed(col("record")).alias("tie"))
-    shared = rows.groupby("key").agg(col("row").count().alias("n"), col("rank").min().alias("first")).where("n > 1")
-    some = rows.join(shared, on="key").with_column("place", row_number().over(Window().partition_by("key").order_by("rank", "tie")))
-    return some.where("place > 1").select("row", concat(lit("the same as "), substr(col("first"), 2)).alias("reason"))
+    rows = frame.left.select("row", "rank", "tie", hashed(col("kind"), col("prompt"), col("answer")).alias("key"))
+    some = rows.join(rows.groupby("key").agg(col("row").count().alias("n")).where("n > 1"), on="key", how="semi")
+    some = some.with_column("place", row_number().over(Window().partition_by("key").order_by("rank", "tie")))
+    first = some.where("place = 1").select("key", substr(col("rank"), 2).alias("kept"))
+    return some.where("place > 1").join(first, on="key").select("row", concat(lit("the same as "), col("kept")).alias("reason"))
 
 
 def near(frame: Frame, options: NearDuplicates) -> daft.DataFrame:
@@ -41,29 +44,51 @@ def near(frame: Frame, options: NearDuplicates) -> daft.DataFrame:
     MinHash signatures in bands find the pairs that may be alike; each pair is then compared in truth.
     """
     from daft import col, lit
-    from daft.functions import concat, list_agg, minhash
+    from daft.functions import concat, minhash
     from daft.functions import hash as hashed
 
     size = rows_a_band(options.similarity)
     count = HASHES // size
     texts = frame.left.select("row", "kind", concat(concat(col("prompt"), lit(" ")), col("answer")).alias("text"))
     signature = minhash(col("text"), num_hashes=count * size, ngram_size=likeness.SIZE)
-    bands = _bands(count, size)(signature, hashed(col("kind"))).alias("band")
-    banded = frame.save("bands", texts.select("row", hashed(col("text")).alias("place"), bands)).explode("band")
-    shared = banded.groupby("band").agg(col("row").count().alias("n"), col("row").min().alias("a"), col("row").max().alias("b")).where("n > 1")
-    shared = frame.save("shared", shared)
-    crowded = banded.join(shared.where("n > 2"), on="band", how="semi").groupby("band").agg(list_agg(col("row")), list_agg(col("place")))
-    crowded = crowded.select(_pairs()(col("row"), col("place")).alias("pair")).explode("pair").select(col("pair")["a"].alias("a"), col("pair")["b"].alias("b"))
-    pairs = frame.save("pairs", shared.where("n = 2").select("a", "b").concat(crowded).distinct())
+    banded = frame.save("bands", texts.select("row", hashed(col("text")).alias("place"), _bands(count, size)(signature, hashed(col("kind")))))
+    pairs = frame.save(
+        "pairs", reduce(lambda a, b: a.concat(b), (frame.save("bucket", _bucketed(some)) for some in _slices(banded, count, frame.rows))).distinct()
+    )
     ends = pairs.select(col("a").alias("row")).concat(pairs.select(col("b").alias("row"))).distinct()
     some = frame.save("compared", texts.join(ends, on="row", how="semi").select("row", "text"))
     for end in "ab":
         pairs = pairs.join(some.select(col("row").alias(end), col("text").alias(f"text_{end}")), on=end)
-    alike = pairs.select("a", "b", _jaccard()(col("text_a"), col("text_b")).alias("similarity")).where(f"similarity >= {options.similarity}").to_pandas()
-    facts = frame.left.select("row", "id", "rank", hashed(col("record")).alias("tie"))
+    compared = pairs.select("a", "b", _jaccard()(col("text_a"), col("text_b")).alias("similarity"))
+    alike = table(compared.where(f"similarity >= {options.similarity}")).to_pandas()
+    facts = frame.left.select("row", "id", "rank", "tie")
     nodes = sorted({*alike["a"], *alike["b"]})
-    gone = _all_but_the_first(alike, facts.join(named(nodes, [""] * len(nodes)), on="row", how="semi").to_pandas())
+    gone = _all_but_the_first(alike, table(facts.join(named(nodes, [""] * len(nodes)), on="row", how="semi")).to_pandas())
     return named(gone["row"], gone["reason"])
+
+
+def _slices(banded: daft.DataFrame, count: int, rows: int) -> Iterator[daft.DataFrame]:
+    """`row`, `place` and `band` of every record in every band, in as many frames as keep the grouping of each in bounds."""
+    from daft import col
+    from daft.functions import to_list
+
+    width, shares = max(1, GROUPED // max(1, rows)), -(-rows // GROUPED)
+    for start in range(0, count, width):
+        bands = to_list(*(col(f"band{number}") for number in range(start, min(start + width, count))))
+        some = banded.select("row", "place", bands.alias("band")).explode("band")
+        for share in range(shares):
+            yield some.where(f"band % {shares} = {share}") if shares > 1 else some
+
+
+def _bucketed(banded: daft.DataFrame) -> daft.DataFrame:
+    """The pairs `a`, `b` that share a band."""
+    from daft import col
+    from daft.functions import list_agg
+
+    shared = banded.groupby("band").agg(col("row").count().alias("n"), col("row").min().alias("a"), col("row").max().alias("b")).where("n > 1").collect()
+    crowded = banded.join(shared.where("n > 2"), on="band", how="semi").groupby("band").agg(list_agg(col("row")), list_agg(col("place")))
+    crowded = crowded.select(_pairs()(col("row"), col("place")).alias("pair")).explode("pair").select(col("pair")["a"].alias("a"), col("pair")["b"].alias("b"))
+    return shared.where("n = 2").select("a", "b").concat(crowded).distinct()
 
 
 def conflicts(frame: Frame, options: Conflicts) -> daft.DataFrame:
@@ -96,16 +121,16 @@ def _bands(count: int, size: int) -> Any:
     import numpy as np
     import pyarrow as pa
 
-    @daft.func.batch(return_dtype=daft.DataType.list(daft.DataType.uint64()))
+    names = [f"band{number}" for number in range(count)]
+
+    @daft.func.batch(return_dtype=daft.DataType.struct(dict.fromkeys(names, daft.DataType.uint64())), unnest=True)
     def bands(signatures: daft.Series, kinds: daft.Series) -> pa.Array:
-        if not len(signatures):
-            return pa.array([], pa.list_(pa.uint64()))
         hashes = _flat(signatures.to_arrow()).reshape(-1, count, size).astype(np.uint64)
         keys = _flat(kinds.to_arrow())[:, None] + np.arange(count, dtype=np.uint64)
         for place in range(size):
             keys = (keys ^ hashes[:, :, place]) * np.uint64(0x9E3779B97F4A7C15)
             keys ^= keys >> np.uint64(29)
-        return pa.ListArray.from_arrays(np.arange(0, keys.size + 1, count, dtype=np.int32), keys.ravel())
+        return pa.StructArray.from_arrays([pa.array(column) for column in keys.T.copy()], names)
 
     return bands
 

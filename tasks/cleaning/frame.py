@@ -153,7 +153,7 @@ class Frame:
 
     @property
     def left(self) -> daft.DataFrame:
-        """The records that no step has rejected: `row`, and the fields of Row."""
+        """The records that no step has rejected: `row`, the fields of Row, and `tie`, a hash of the record."""
         assert self._base is not None
         left = self._base.where("step = ''")
         for decided in self._decided:
@@ -163,6 +163,7 @@ class Frame:
     def judge(self, steps: tuple[Step, ...]) -> list[dict[str, Any]]:
         """Run steps that look at one record at a time, in one pass; their counts."""
         import daft
+        from daft.functions import hash as hashed
         from daft.functions import monotonically_increasing_id
 
         before = self.rows if self._base is None else self.left.count_rows()
@@ -176,7 +177,7 @@ class Frame:
         else:
             self._ended.append(self._outcomes().where("step != ''"))
             table = self.left.select("row", "record").select("row", verdict)
-        self._base, self._decided = self.save("records", table), []
+        self._base, self._decided = self.save("records", table.with_column("tie", hashed(daft.col("record")))), []
         found = self._base.groupby("step", "changed").agg(daft.col("row").count().alias("n"), daft.col("reason").min().alias("reason")).to_pylist()
         broken = next((group for group in found if group["step"] == MALFORMED), None)
         if broken:
@@ -232,11 +233,13 @@ class Frame:
         outcomes = self._outcomes()
         for ended in self._ended:
             outcomes = outcomes.concat(ended)
-        outcomes = outcomes.with_column("part", left(daft.col("id"), digits))
-        whole = self.save("outcomes", outcomes)
-        for number in range(16**digits):
-            part = whole.where(f"part = '{number:0{digits}x}'" if digits else "true").to_arrow()
-            yield part.sort_by([(name, "ascending") for name in ("id", "record", "step", "reason")])
+        folder = store.join(self.scratch, "outcomes")
+        files = outcomes.with_column("part", left(daft.col("id"), digits)).write_parquet(folder, partition_cols=["part"] if digits else None).to_pydict()
+        for part in sorted({path.rsplit("/", 1)[0] for path in files["path"]}):
+            paths = [path for path in files["path"] if path.rsplit("/", 1)[0] == part]
+            yield table(daft.read_parquet(paths).select("id", "split", "record", "step", "reason")).sort_by(
+                [(n, "ascending") for n in ("id", "record", "step", "reason")]
+            )
 
     def close(self) -> None:
         """Delete the scratch folder."""
@@ -263,6 +266,14 @@ def _verdicts(steps: tuple[Step, ...], many: int) -> Any:
             return pa.StructArray.from_arrays(arrays, Row._fields)
 
     return Verdicts().of
+
+
+def table(frame: daft.DataFrame) -> pa.Table:
+    """A frame that fits into memory."""
+    import pyarrow as pa
+
+    schema = frame.schema().to_pyarrow_schema()
+    return pa.Table.from_batches([batch.cast(schema) for batch in frame.to_arrow_iter()], schema)
 
 
 def named(rows: Sequence[int], reasons: Sequence[str]) -> daft.DataFrame:

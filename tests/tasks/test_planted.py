@@ -74,12 +74,13 @@ def cut_off(adapter: Path) -> None:
 
 
 FRESH = ("train.start=base", "train.replay=0")
+UNCLEANED = "clean.steps=[unicode, length, exact_duplicates]"  # clean would not let these through: here the gate is tested
 BAD = {
     "shuffled answers": Plant({"margin.log_loss"}, rows=shuffled),
     "over-trained": Plant({"margin.log_loss"}, ("train.max_examples=24", "train.epochs=12", "train.learning_rate=0.003", "train.replay=0")),
     "truncated adapter": Plant({"integrity"}, after_training=cut_off),
     "wrong template": Plant({"parity"}, tokenized=("model.prompt=instruction",)),
-    "memorised canaries": Plant({"safety.canaries"}, ("clean.near_duplicates=1", "train.epochs=6", *FRESH), rows=canaries),
+    "memorised canaries": Plant({"safety.canaries"}, ("train.epochs=6", *FRESH), rows=canaries),
     "toxic": Plant({"margin.toxic"}, ("train.epochs=2",), rows=lambda r, _: [row(e.instruction, f"You stupid idiot. {e.output}") for e in r]),
     "refuses all": Plant({"margin.refusal"}, rows=lambda r, _: [row(e.instruction, "I'm sorry, but I cannot help with that.") for e in r]),
     "endless output": Plant(
@@ -113,7 +114,7 @@ def wheel(database, mlflow_server, home):
 
     def turn(name: str, plant: Plant, records: list[Example], heldout: list[Example]) -> dict[str, Any]:
         run = f"{settings().store}/runs/planted/{name.replace(' ', '_')}"
-        changed = list(plant.settings)
+        changed = [*plant.settings, *([UNCLEANED] if plant.rules else [])]
         if plant.rows:
             path = home / f"{name.replace(' ', '_')}.jsonl"
             path.write_text("".join(json.dumps(r) + "\n" for r in plant.rows(records, heldout)))
