@@ -28,13 +28,13 @@ from tasks.sources.sorting import Sorter
 ID_CHARS = 32
 
 
-def batches(until: datetime | None) -> dict[str, Artifact]:
-    """The examples of every curated batch claimed by a moment (None: all), by batch id."""
+def batches(until: str) -> dict[str, Artifact]:
+    """The examples of every curated batch claimed by a moment (ISO; empty: all), by batch id."""
     folder = store.join(settings().store, BATCHES)
     found = {}
     for name in store.list_names(folder):
         batch = json.loads(store.read_bytes(store.join(folder, name)))
-        if until is None or datetime.fromisoformat(batch["claimed"]) <= until:
+        if not until or datetime.fromisoformat(batch["claimed"]) <= sources.moment(until):
             found[batch["id"]] = Artifact.model_validate(batch["examples"])
     return found
 
@@ -49,7 +49,7 @@ def extra(ctx: stage.Context) -> dict[str, Artifact]:
     conf, end = ctx.config.ingest, end_of(ctx.config.ingest)
     found = {f"source.{i}": Artifact(uri=s.label, sha256=sources.reader(s, end).identity(), bytes=0) for i, s in enumerate(conf.sources)}
     if conf.feedback:
-        found.update({f"batch.{name}": artifact for name, artifact in batches(end).items()})
+        found.update({f"batch.{name}": artifact for name, artifact in batches(conf.interval_end).items()})
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import logging
 import re
 import tempfile
 from collections.abc import Iterator
@@ -12,8 +13,6 @@ from datetime import UTC, date, datetime, timedelta
 from fnmatch import translate
 from functools import cached_property
 from typing import IO, ClassVar
-
-import fsspec
 
 from flywheel import store
 from flywheel.config import sources as config
@@ -24,6 +23,7 @@ from tasks.sources.http import Client
 
 DATE = "{date}"
 CHECKSUMS = ("ETag", "etag", "md5Hash", "content_md5")  # what s3fs, gcsfs and adlfs know of a file without reading it
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it writes tracebacks of what is told in a sentence here
 STORES = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure", "adlfs")
 
 
@@ -80,7 +80,8 @@ class FilesReader(Reader[config.Files]):
                 file = self._fetched.pop(uri, None) or self._fetch(uri)[0]
                 file.seek(0)
             else:
-                file = store.local_path(uri).open("rb") if store.is_local(uri) else fsspec.open(uri, "rb").open()
+                fs, path = store._filesystem(uri)
+                file = fs.open(path, "rb")
             with file:
                 zipped = file.read(2) == b"\x1f\x8b"  # not by the name: a web server may have unpacked it on the way
                 file.seek(0)
@@ -94,7 +95,7 @@ class FilesReader(Reader[config.Files]):
                 return checksum
             if store.is_local(uri):
                 return store.sha256_file(store.local_path(uri))
-            fs, path = fsspec.core.url_to_fs(uri)
+            fs, path = store._filesystem(uri)
             fs.invalidate_cache()
             known = fs.info(path)
             return next((str(known[name]) for name in CHECKSUMS if known.get(name)), "") or store.sha256_text(store.read_bytes(uri).hex())
@@ -132,11 +133,13 @@ def _reaching(uri: str) -> Iterator[None]:
         raise ContractError("there is no such file", where=f"ingest.sources: {uri}", mend="Mend the path.") from error
     except IsADirectoryError as error:
         raise ContractError("this is a folder", where=f"ingest.sources: {uri}", mend="Name the files in it, e.g. folder/*.jsonl.") from error
-    except OSError as error:
-        raise from_os_error(error) from error
+    except PermissionError as error:
+        raise ContractError("no right to read it", where=f"ingest.sources: {uri}", mend="Give this process that right.") from error
     except Exception as error:
-        if type(error).__module__.split(".")[0] not in STORES:
+        if isinstance(error, OSError) and store.is_local(uri):
+            raise from_os_error(error) from error
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in STORES:
             raise
         if "Credentials" in type(error).__name__:
-            raise ContractError(f"no right to read it ({error})", where=uri, mend="Give this process the store's credentials.") from error
+            raise ContractError(f"no right to read it ({error})", where=f"ingest.sources: {uri}", mend="Give this process the store's credentials.") from error
         raise TransientError(f"the store does not answer ({error})", where=uri, mend="Retry; if it stays, check the address and the network.") from error

@@ -32,7 +32,7 @@ class SqlReader(Reader[config.Sql]):
         if engine.dialect.name == "sqlite":  # it does not check what it stores
             sa.event.listen(engine, "connect", lambda db, _: setattr(db, "text_factory", lambda raw: raw.decode("utf-8", "surrogateescape")))
         query = sa.text(self.conf.query)
-        if "interval_end" in query._bindparams:
+        if ":interval_end" in self.conf.query:
             query = query.bindparams(sa.bindparam("interval_end", self.until or datetime.now(UTC), sa.DateTime(timezone=True)))
         try:
             with engine.connect().execution_options(yield_per=AT_ONCE) as db:

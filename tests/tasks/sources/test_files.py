@@ -234,6 +234,13 @@ def test_an_object_store_that_is_away(monkeypatch):
     fsspec.filesystem("s3").clear_instance_cache()
 
 
+def test_an_object_store_without_credentials(monkeypatch):
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_NAME"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ContractError, match="connection_string"):
+        files("abfs://container/a.jsonl").identity()
+
+
 def test_a_web_address(server):
     server.routes |= {"/a.jsonl": (200, jsonl(*TWO), {}), "/moved.jsonl": (302, b"", {"Location": "/a.jsonl"}), "/page.jsonl": (200, b"<html>log in", {})}
     one = files(f"{server.url}/a.jsonl")
