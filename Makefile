@@ -62,7 +62,8 @@ lock: .venv/ml/.installed ## Compile requirements/*.in to hashed *.txt
 	compile requirements/laptop.in -o requirements/laptop.txt --no-emit-package torch; \
 	for family in $(FAMILIES); do compile requirements/$$family.in -c requirements/laptop.txt -o requirements/$$family.txt --no-emit-package torch; done; \
 	compile --no-deps requirements/model.in -o requirements/model.txt; \
-	compile requirements/airflow.in -o requirements/airflow.txt
+	compile requirements/airflow.in -o requirements/airflow.txt; \
+	compile requirements/infra.in -o requirements/infra.txt
 
 .PHONY: demo
 demo: install ## Turn the flywheel twice and show what got better [SOURCE=records.jsonl]
