@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flywheel.config.sources import Column
 from flywheel.errors import DataError
 from flywheel.records import Message
 
 FORMS = (("prompt", "chosen", "rejected"), ("chosen", "rejected"), ("instruction", "output"), ("messages",), ("prompt", "completion"))
-FIELDS = ("instruction", "input", "output", "history", "messages", "prompt", "chosen", "rejected", "completion", "label", "liked", "group", "slice")
+FIELDS: tuple[str, ...] = get_args(Column)
 
 
 class Row(BaseModel):
