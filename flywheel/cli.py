@@ -280,6 +280,27 @@ def data_show(version: Annotated[str, typer.Argument(help="the first characters 
 
 
 @data_command
+def data_export(
+    version: Annotated[str, typer.Argument(help="the first characters of its id")],
+    file: Annotated[Path, typer.Argument(help="a new .jsonl file")],
+    form: Annotated[str, typer.Option(help="chat: messages, preferences and thumbs as TRL reads them; instruction: instruction, input, output")] = "chat",
+    split: Annotated[str, typer.Option(help="train, heldout or reserve")] = "train",
+) -> None:
+    """Write a version's records in a form that other tools read."""
+    from flywheel import datasets, formats
+
+    if form not in formats.FORMS:
+        raise ContractError(f"--form {form} is not known", mend=f"Use one of {', '.join(formats.FORMS)}.")
+    if split not in datasets.SPLITS:
+        raise ContractError(f"--split {split} is not known", mend=f"Use one of {', '.join(datasets.SPLITS)}.")
+    rows = [formats.FORMS[form](example) for example in datasets.get(version).examples(split)]
+    written = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows if row]
+    store.write_bytes(str(file), "".join(written).encode())
+    left = f"; {len(rows) - len(written)} have earlier turns, a preference or a thumb, which that form cannot hold" if len(written) < len(rows) else ""
+    console.print(f"{len(written)} records are in {file}{left}", soft_wrap=True)
+
+
+@data_command
 def data_diff(
     a: Annotated[str, typer.Argument(help="the first characters of a version's id")],
     b: Annotated[str, typer.Argument(help="and of another's")],

@@ -49,7 +49,8 @@ def relative(uri: str) -> str:
     return uri[len(root) + 1 :] if uri.startswith(root.rstrip("/") + "/") else uri
 
 
-def _filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """What opens an address, and the path within it. Raises ContractError for an address that nothing opens."""
     try:
         return fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
@@ -58,13 +59,13 @@ def _filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
-    fs, path = _filesystem(uri)
+    fs, path = filesystem(uri)
     return bool(fs.exists(path))
 
 
 def modified(uri: str) -> datetime:
     """When a file was last written. Raises FileNotFoundError when it is not there."""
-    fs, path = _filesystem(uri)
+    fs, path = filesystem(uri)
     fs.invalidate_cache()
     found: datetime = fs.modified(path)
     return found
@@ -72,14 +73,14 @@ def modified(uri: str) -> datetime:
 
 def read_bytes(uri: str) -> bytes:
     """A whole file. Raises FileNotFoundError when it is not there."""
-    fs, path = _filesystem(uri)
+    fs, path = filesystem(uri)
     return bytes(fs.cat_file(path))
 
 
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a whole file so that a reader sees either nothing or all of it."""
     if not is_local(uri):
-        fs, key = _filesystem(uri)
+        fs, key = filesystem(uri)
         fs.pipe_file(key, data)
         return
     path = local_path(uri)
@@ -98,14 +99,14 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 def remove(uri: str) -> None:
     """Delete a file; nothing to do when it is not there."""
-    fs, path = _filesystem(uri)
+    fs, path = filesystem(uri)
     if fs.exists(path):
         fs.rm_file(path)
 
 
 def list_names(uri: str) -> list[str]:
     """Names directly below a folder, sorted; empty when the folder is not there."""
-    fs, path = _filesystem(uri)
+    fs, path = filesystem(uri)
     fs.invalidate_cache()
     try:
         return sorted(PurePosixPath(name.rstrip("/")).name for name in fs.ls(path, detail=False))
@@ -117,7 +118,7 @@ def glob(pattern: str) -> list[str]:
     """Full URIs that match, sorted; a pattern without a star is itself."""
     if not any(mark in pattern for mark in "*?["):
         return [pattern]
-    fs, path = _filesystem(pattern)
+    fs, path = filesystem(pattern)
     fs.invalidate_cache()
     return sorted(fs.unstrip_protocol(found) if not is_local(pattern) else str(found) for found in fs.glob(path))
 
@@ -134,7 +135,7 @@ def upload(path: Path, uri: str) -> None:
         else:
             shutil.copyfile(path, target)
         return
-    fs, target_path = _filesystem(uri)
+    fs, target_path = filesystem(uri)
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             fs.put_file(str(file), join(target_path, file.relative_to(path).as_posix()))
@@ -149,7 +150,7 @@ def download(uri: str, target: Path) -> Path:
         if not path.exists():
             raise FileNotFoundError(2, "No such file", str(path))
         return path
-    fs, source = _filesystem(uri)
+    fs, source = filesystem(uri)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=target.parent)) / target.name
     fs.get(source, str(partial), recursive=bool(fs.isdir(source)))

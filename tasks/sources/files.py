@@ -80,7 +80,7 @@ class FilesReader(Reader[config.Files]):
                 file = self._fetched.pop(uri, None) or self._fetch(uri)[0]
                 file.seek(0)
             else:
-                fs, path = store._filesystem(uri)
+                fs, path = store.filesystem(uri)
                 file = fs.open(path, "rb")
             with file:
                 zipped = file.read(2) == b"\x1f\x8b"  # not by the name: a web server may have unpacked it on the way
@@ -95,7 +95,7 @@ class FilesReader(Reader[config.Files]):
                 return checksum
             if store.is_local(uri):
                 return store.sha256_file(store.local_path(uri))
-            fs, path = store._filesystem(uri)
+            fs, path = store.filesystem(uri)
             fs.invalidate_cache()
             known = fs.info(path)
             return next((str(known[name]) for name in CHECKSUMS if known.get(name)), "") or store.sha256_text(store.read_bytes(uri).hex())

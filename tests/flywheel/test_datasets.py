@@ -106,7 +106,7 @@ def test_what_is_not_there_or_not_clear_is_said_so(home):
         datasets.versions()
 
 
-def test_the_commands(home):
+def test_the_commands(home, tmp_path):
     a, b = publish(OLD), publish(NEW, until="2026-01-02T02:00:00+00:00")
     ask = CliRunner().invoke
     assert [v["id"] for v in json.loads(ask(cli.app, ["data", "versions", "--json"]).output)] == [b.id, a.id]
@@ -115,4 +115,6 @@ def test_the_commands(home):
     assert json.loads(ask(cli.app, ["data", "show", a.id[:8], "--json"]).output)["id"] == a.id
     assert json.loads(ask(cli.app, ["data", "diff", a.id[:8], b.id[:8], "--json"]).output)["changed"] == 2
     assert "1 removed" in ask(cli.app, ["data", "diff", a.id[:8], b.id[:8]]).output
+    assert "records are in" in ask(cli.app, ["data", "export", a.id[:8], str(tmp_path / "a.jsonl")]).output
+    assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])["messages"][-1]["role"] == "assistant"
     assert ask(cli.app, ["data", "diff", a.id[:8], "none"]).exit_code == 2
