@@ -69,9 +69,9 @@ class Language(Step):
 
     step: Literal["language"] = "language"
     allow: tuple[str, ...] = Field(("en",), min_length=1, description="ISO 639-1 codes")
-    min_chars: int = Field(60, ge=1, description="Shorter texts pass: nobody can tell")
+    min_chars: int = Field(80, ge=1, description="Shorter texts pass: nobody can tell")
     min_confidence: Share = Field(0.9, description="Only a language that is this sure is rejected")
-    sample: int = Field(150, ge=60, description="Characters looked at, from the start")
+    sample: int = Field(120, ge=60, description="Characters looked at, from the start")
 
 
 class Length(Step):

@@ -36,7 +36,7 @@ def test_personal_data(text, result):
     "text",
     [
         "Use @functools.wraps, ssh admin@host, a @ b.T and git@github.com:owner/repo.git.",
-        "DE89 3704 0044 0532 0130 01 has a wrong checksum, as has 4111 1111 1111 1112.",
+        "DE89 3704 0044 0532 0130 01 has a wrong checksum, as has 4111 1111 1111 1112; 1234567812345670 is no issuer's.",
         "127.0.0.1, 10.0.0.12, 192.168.1.20, 172.16.31.4, 203.0.113.77, 169.254.10.11, 255.255.255.0, ::1, fe80::1, 2001:db8::1",
         "version 31.14.15.92, package==12.10.11.13, 1.2.3.4, 8.8.8.8, 3.2.2.10, Chrome/90.0.44.72, 1.3.6.1.4.1.311, 1.0.0.127.in-addr.arpa",
         "std::vector, 12:30:45, 00:1b:44:11:3a:b7, a[2000:3000:1], 224.0.0.251",

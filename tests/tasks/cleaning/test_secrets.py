@@ -47,7 +47,7 @@ def test_secrets(text, result):
         "sha256=9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "-----BEGIN PRIVATE KEY----- ... -----END PRIVATE KEY-----",
         "the sk-learn-like-estimator-interface and ghp_short, AKIA, eyJ, task_test_name",
-        "password: correct-horse-battery-staple",
+        "password: correct-horse-battery-staple, key=long_identifier_name_2",
     ],
 )
 def test_what_is_none(text):
