@@ -132,7 +132,12 @@ def write(ctx: stage.Context, frame: Frame, counts: list[dict[str, Any]]) -> Non
         ctx.output(split, ctx.path(f"{split}.jsonl"), written[split])
     ctx.path("steps.json").write_text(json.dumps(counts, indent=1) + "\n")
     ctx.output("steps", ctx.path("steps.json"), len(counts))
-    ctx.metrics |= {**{split: written[split] for split in SPLITS}, "rejected": total, **{f"rejected.{step}": n for step, n in rejected.items() if n}}
+    ctx.metrics |= {
+        **{split: written[split] for split in SPLITS},
+        "rejected": total,
+        **{f"rejected.{step}": n for step, n in rejected.items() if n},
+        **frame.notes,
+    }
 
 
 def _enough(conf: Clean, read: int, rejected: int, train: int, quarantine: str) -> None:

@@ -31,9 +31,10 @@ def exact(frame: Frame, _options: ExactDuplicates) -> daft.DataFrame:
     from daft.functions import concat, row_number, substr
     from daft.functions import hash as hashed
 
-    rows = frame.left.select("row", "rank", "tie", hashed(col("kind"), col("prompt"), col("answer")).alias("key"))
+    key = hashed(col("kind"), col("prompt_hash"), col("answer_hash")).alias("key")
+    rows = frame.left.select("row", "rank", "record_hash", key)
     some = rows.join(rows.groupby("key").agg(col("row").count().alias("n")).where("n > 1"), on="key", how="semi")
-    some = some.with_column("place", row_number().over(Window().partition_by("key").order_by("rank", "tie")))
+    some = some.with_column("place", row_number().over(Window().partition_by("key").order_by("rank", "record_hash")))
     first = some.where("place = 1").select("key", substr(col("rank"), 2).alias("kept"))
     return some.where("place > 1").join(first, on="key").select("row", concat(lit("the same as "), col("kept")).alias("reason"))
 
@@ -61,7 +62,7 @@ def near(frame: Frame, options: NearDuplicates) -> daft.DataFrame:
         pairs = pairs.join(some.select(col("row").alias(end), col("text").alias(f"text_{end}")), on=end)
     compared = pairs.select("a", "b", _jaccard()(col("text_a"), col("text_b")).alias("similarity"))
     alike = table(compared.where(f"similarity >= {options.similarity}")).to_pandas()
-    facts = frame.left.select("row", "id", "rank", "tie")
+    facts = frame.left.select("row", "id", "rank", "record_hash")
     nodes = sorted({*alike["a"], *alike["b"]})
     gone = _all_but_the_first(alike, table(facts.join(named(nodes, [""] * len(nodes)), on="row", how="semi")).to_pandas())
     return named(gone["row"], gone["reason"])
@@ -92,16 +93,15 @@ def _bucketed(banded: daft.DataFrame) -> daft.DataFrame:
 
 
 def conflicts(frame: Frame, options: Conflicts) -> daft.DataFrame:
-    """Training records whose prompt has several answers, as far as the policy lets them go."""
+    """Training records whose prompt has several answers, as far as the policy lets them go; such prompts are counted in any case."""
     from daft import col, lit, sql_expr
     from daft.functions import concat
-    from daft.functions import hash as hashed
 
-    rows = frame.left.where("split = 'train' and kind = 'supervised'").select(
-        "row", hashed(col("prompt")).alias("key"), hashed(col("answer")).alias("answer"), sql_expr("rank < '11'").alias("given")
-    )
-    several = rows.groupby("key").agg(col("answer").count_distinct().alias("answers"), col("given").bool_or().alias("corrected")).where("answers > 1")
-    asked = rows.join(several, on="key")
+    rows = frame.left.where("split = 'train' and kind = 'supervised'").select("row", "prompt_hash", "answer_hash", sql_expr("rank < '11'").alias("given"))
+    answers = rows.groupby("prompt_hash").agg(col("answer_hash").count_distinct().alias("answers"), col("given").bool_or().alias("corrected"))
+    several = answers.where("answers > 1").collect()
+    frame.notes["conflicts"] = several.count_rows()
+    asked = rows.join(several, on="prompt_hash")
     if options.policy == "keep_feedback":
         asked = asked.where("corrected and not given")
     elif options.policy == "keep_all":
@@ -173,12 +173,12 @@ def _jaccard() -> Any:
 
 
 def _all_but_the_first(alike: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
-    """`row` and `reason` of those that go, from pairs (`a`, `b`, `similarity`) and what is known of each row (`row`, `id`, `rank`, `tie`)."""
+    """`row` and `reason` of those that go, from pairs (`a`, `b`, `similarity`) and what is known of each row (`row`, `id`, `rank`, `record_hash`)."""
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    facts = facts.sort_values(["rank", "tie", "row"], ignore_index=True)
+    facts = facts.sort_values(["rank", "record_hash", "row"], ignore_index=True)
     place = facts.reset_index().set_index("row")["index"]
     ends = [place.loc[alike[end]].to_numpy() for end in "ab"]
     facts["group"] = connected_components(coo_array((np.ones(len(alike)), ends), shape=(len(facts), len(facts))), directed=False)[1]

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 BATCH = 2048
 ROWS_A_WORKER = 25_000  # a process for the steps in Python pays off from so many rows
 ROWS_A_PART = 100_000  # records in memory while they are written in order
+FILE = 32 << 20  # bytes of a file in the scratch folder, about: what is read at a time
 MALFORMED = "malformed"
+HASHED = ("prompt", "answer", "record")  # `prompt_hash` and so on save the steps from reading texts
 
 
 class Row(NamedTuple):
@@ -101,6 +103,7 @@ def start(engine: Engine) -> None:
     os.environ.update(DAFT_ANALYTICS_ENABLED="0", DAFT_PROGRESS_BAR="0", RAY_USAGE_STATS_ENABLED="0")
     import daft
 
+    daft.set_execution_config(parquet_target_filesize=FILE, parquet_target_row_group_size=FILE)
     if engine.runner == "native":
         _start_native(engine.threads)
         return
@@ -138,6 +141,7 @@ class Frame:
     scratch: str
     rows: int
     engine: Engine
+    notes: dict[str, int] = field(default_factory=dict)  # what steps counted beside
     _base: daft.DataFrame | None = None
     _decided: list[daft.DataFrame] = field(default_factory=list)
     _ended: list[daft.DataFrame] = field(default_factory=list)
@@ -153,7 +157,7 @@ class Frame:
 
     @property
     def left(self) -> daft.DataFrame:
-        """The records that no step has rejected: `row`, the fields of Row, and `tie`, a hash of the record."""
+        """The records that no step has rejected: `row`, the fields of Row, and hashes of three of them."""
         assert self._base is not None
         left = self._base.where("step = ''")
         for decided in self._decided:
@@ -177,7 +181,7 @@ class Frame:
         else:
             self._ended.append(self._outcomes().where("step != ''"))
             table = self.left.select("row", "record").select("row", verdict)
-        self._base, self._decided = self.save("records", table.with_column("tie", hashed(daft.col("record")))), []
+        self._base, self._decided = self.save("records", table.with_columns({f"{name}_hash": hashed(daft.col(name)) for name in HASHED})), []
         found = self._base.groupby("step", "changed").agg(daft.col("row").count().alias("n"), daft.col("reason").min().alias("reason")).to_pylist()
         broken = next((group for group in found if group["step"] == MALFORMED), None)
         if broken:
@@ -281,4 +285,4 @@ def named(rows: Sequence[int], reasons: Sequence[str]) -> daft.DataFrame:
     import daft
     import pyarrow as pa
 
-    return daft.from_arrow(pa.table({"row": pa.array(rows, pa.uint64()), "reason": pa.array(reasons, pa.large_string())}))
+    return daft.from_arrow(pa.table({"row": pa.array(list(rows), pa.uint64()), "reason": pa.array(list(reasons), pa.large_string())}))
