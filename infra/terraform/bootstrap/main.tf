@@ -1,4 +1,4 @@
-# Once an account, by a person with all rights: where Terraform keeps its state, and what GitHub Actions may do.
+# Once an account, by a person with all rights: where Terraform keeps its state and the images lie, and what GitHub Actions may do.
 provider "aws" {
   region = var.region
   default_tags { tags = { Project = "flywheel", Environment = "bootstrap", Owner = var.owner, ManagedBy = "terraform" } }
@@ -8,8 +8,8 @@ data "aws_caller_identity" "current" {}
 
 module "key" {
   source      = "../modules/kms"
-  name        = "flywheel/state"
-  description = "Terraform's state"
+  name        = "flywheel/bootstrap"
+  description = "Terraform's state, and the images"
 }
 
 module "state" {
@@ -18,6 +18,13 @@ module "state" {
   lifecycle_days  = {}
   noncurrent_days = 365 # every earlier state can be brought back for a year
   kms_key_arn     = module.key.arn
+}
+
+# One registry for all environments: the image that dev tried is the one that prod runs.
+module "images" {
+  source      = "../modules/ecr"
+  name        = "flywheel"
+  kms_key_arn = module.key.arn
 }
 
 module "github" {

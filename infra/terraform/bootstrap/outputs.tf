@@ -11,6 +11,11 @@ output "backend" {
   }
 }
 
+output "registry" {
+  description = "Registry of the images, without a path."
+  value       = module.images.registry
+}
+
 output "ci_role_arns" {
   description = "Roles for the workflows, by kind of job."
   value       = one(module.github[*].role_arns)

@@ -63,7 +63,7 @@ run "github" {
   command = apply
   module { source = "./modules/github" }
   assert {
-    condition     = keys(aws_iam_role.this) == ["apply-dev", "apply-prod", "images", "plan"]
+    condition     = keys(aws_iam_role.this) == ["apply-dev", "apply-prod", "images", "plan", "turn"]
     error_message = "A role for each kind of job."
   }
   assert {

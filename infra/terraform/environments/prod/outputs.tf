@@ -3,11 +3,6 @@ output "cluster_name" {
   value       = module.platform.cluster_name
 }
 
-output "registry" {
-  description = "Registry and prefix of the images."
-  value       = module.platform.registry
-}
-
 output "bucket" {
   description = "Bucket of the object store."
   value       = module.platform.bucket

@@ -3,7 +3,6 @@ resource "aws_ecr_repository" "this" {
   for_each             = toset(var.images)
   name                 = "${var.name}/${each.value}"
   image_tag_mutability = "IMMUTABLE"
-  force_delete         = var.force_delete
 
   image_scanning_configuration { scan_on_push = true }
 

@@ -27,16 +27,6 @@ variable "keep_images" {
   }
 }
 
-variable "force_delete" {
-  description = "Whether destroy deletes repositories that hold images."
-  type        = bool
-  default     = false
-  validation {
-    condition     = var.force_delete != null
-    error_message = "Say true or false."
-  }
-}
-
 variable "kms_key_arn" {
   description = "Key that encrypts it all."
   type        = string

@@ -1,4 +1,4 @@
-# What GitHub Actions may do, without a stored key: push images, plan, and apply one environment after its approval.
+# What GitHub Actions may do, without a stored key: push images, plan, apply one environment after its approval, and start a turn.
 data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
 
@@ -8,10 +8,12 @@ locals {
   roles   = "${local.arn}:iam::${local.account}:role/${var.name}-*"
   ci      = "${local.arn}:iam::${local.account}:role/${var.name}-ci-*"
   repo    = "repo:${var.repository}"
+  stores  = "${local.arn}:s3:::${var.name}-*-store-${local.account}"
 
   # The `sub` claims that may take a role. Apply: only a job in the GitHub environment, whose reviewers have agreed.
   trust = merge(
     { images = ["${local.repo}:ref:refs/heads/main", "${local.repo}:ref:refs/tags/v*"], plan = ["${local.repo}:pull_request", "${local.repo}:ref:refs/heads/main"] },
+    { turn = ["${local.repo}:environment:turn"] },
     { for environment in var.environments : "apply-${environment}" => ["${local.repo}:environment:${environment}"] },
   )
 }
@@ -25,7 +27,7 @@ resource "aws_iam_role" "this" {
   for_each             = local.trust
   name                 = "${var.name}-ci-${each.key}"
   description          = "GitHub Actions of ${var.repository}: ${each.key}"
-  max_session_duration = 7200
+  max_session_duration = each.key == "turn" ? 21600 : 7200 # a turn is followed to its end
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
@@ -54,7 +56,7 @@ resource "aws_iam_role_policy" "images" {
           "ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:CompleteLayerUpload", "ecr:DescribeImageScanFindings", "ecr:DescribeImages",
           "ecr:GetDownloadUrlForLayer", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart",
         ]
-        Resource = "${local.arn}:ecr:*:${local.account}:repository/${var.name}-*"
+        Resource = "${local.arn}:ecr:*:${local.account}:repository/${var.name}/*"
       },
     ]
   })
@@ -73,11 +75,32 @@ resource "aws_iam_role_policy" "plan" {
     Version = "2012-10-17"
     Statement = [
       { Effect = "Allow", Action = ["s3:GetObject", "s3:ListBucket"], Resource = [var.state_bucket_arn, "${var.state_bucket_arn}/*"] },
-      { Effect = "Allow", Action = "kms:Decrypt", Resource = var.state_key_arn },
+      { Effect = "Allow", Action = ["s3:PutObject", "s3:DeleteObject"], Resource = "${var.state_bucket_arn}/*/terraform.tfstate.tflock" },
+      { Effect = "Allow", Action = ["kms:Decrypt", "kms:GenerateDataKey"], Resource = var.state_key_arn },
       { Effect = "Deny", Action = ["s3:GetObject", "s3:GetObjectVersion"], NotResource = "${var.state_bucket_arn}/*" },
       { Effect = "Deny", Action = ["logs:GetLogEvents", "logs:FilterLogEvents", "logs:StartQuery"], Resource = "*" },
       # Drawing a random password reads nothing, and planning draws one.
       { Effect = "Allow", Action = "secretsmanager:GetRandomPassword", Resource = "*" },
+    ]
+  })
+}
+
+# A turn: leave its config in the store, and read what the runs say of themselves.
+resource "aws_iam_role_policy" "turn" {
+  name = "configs-and-runs"
+  role = aws_iam_role.this["turn"].id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      { Effect = "Allow", Action = "s3:PutObject", Resource = "${local.stores}/configs/*" },
+      { Effect = "Allow", Action = "s3:GetObject", Resource = ["${local.stores}/configs/*", "${local.stores}/runs/*"] },
+      { Effect = "Allow", Action = "s3:ListBucket", Resource = local.stores, Condition = { StringLike = { "s3:prefix" = ["configs/*", "runs/*"] } } },
+      {
+        Effect    = "Allow"
+        Action    = ["kms:Decrypt", "kms:GenerateDataKey"]
+        Resource  = "${local.arn}:kms:*:${local.account}:key/*"
+        Condition = { "ForAnyValue:StringLike" = { "kms:ResourceAliases" = "alias/${var.name}-*/data" } }
+      },
     ]
   })
 }

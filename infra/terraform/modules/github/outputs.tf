@@ -1,5 +1,5 @@
 output "role_arns" {
-  description = "Role of each kind of job: images, plan, and apply-<environment>."
+  description = "Role of each kind of job: images, plan, turn, and apply-<environment>."
   value       = { for job, role in aws_iam_role.this : job => role.arn }
 }
 

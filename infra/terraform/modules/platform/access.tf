@@ -3,18 +3,18 @@ locals {
   recovery_days = var.durable ? 30 : 0 # at once, so that a destroyed environment can be made again under its name
 
   service_accounts = {
-    flywheel-data    = { read = ["sources/"], write = ["runs/", "cache/", "datasets/", "feedback/", "spend/"] }
-    flywheel-train   = { read = ["datasets/", "models/"], write = ["runs/", "cache/", "spend/"] }
-    flywheel-release = { read = ["datasets/"], write = ["runs/", "cache/", "spend/"] }
+    flywheel-data    = { read = ["configs/", "sources/"], write = ["runs/", "cache/", "datasets/", "feedback/", "spend/"] }
+    flywheel-train   = { read = ["configs/", "datasets/", "models/"], write = ["runs/", "cache/", "spend/"] }
+    flywheel-release = { read = ["configs/", "datasets/"], write = ["runs/", "cache/", "spend/"] }
     flywheel-serving = { read = ["models/"], write = ["feedback/segments/"] }
-    flywheel-airflow = { read = ["runs/", "feedback/"], write = ["airflow/logs/"] } # manifests and the sensor; data never passes through
+    flywheel-airflow = { read = ["configs/", "feedback/", "runs/"], write = ["airflow/logs/"] } # manifests and the sensor; data never passes through
     flywheel-mlflow  = { write = ["mlflow/"], delete = ["mlflow/"] }
     external-secrets = { namespace = "external-secrets", secrets = concat(values(module.secrets.arns), module.cache[*].secret_arn) }
   }
 
   # A database user each, none of them the master. The names of the keys are those the charts read.
   secrets = {
-    database = {
+    flywheel-database = {
       description = "PostgreSQL, as the flywheel: stages, serving, curation"
       value       = { password = "<random>", url = "postgresql+psycopg://flywheel:<random>@${module.rds.host}:5432/flywheel?sslmode=require" }
     }

@@ -17,7 +17,7 @@ module "cluster_key" {
 module "data_key" {
   source      = "../kms"
   name        = "${var.name}/data"
-  description = "Object store, database, cache, secrets and images of ${var.name}"
+  description = "Object store, database, cache and secrets of ${var.name}"
 }
 
 module "network" {
@@ -41,13 +41,6 @@ module "eks" {
   node_groups              = var.node_groups
   kms_key_arn              = module.cluster_key.arn
   permissions_boundary_arn = var.permissions_boundary_arn
-}
-
-module "ecr" {
-  source       = "../ecr"
-  name         = var.name
-  force_delete = !var.durable
-  kms_key_arn  = module.data_key.arn
 }
 
 module "s3" {

@@ -3,11 +3,6 @@ output "cluster_name" {
   value       = module.eks.cluster_name
 }
 
-output "registry" {
-  description = "Registry and prefix of the images."
-  value       = module.ecr.registry
-}
-
 output "bucket" {
   description = "Bucket of the object store."
   value       = module.s3.bucket
@@ -27,12 +22,12 @@ output "helm_values" {
   description = "What the charts must know of AWS, as a values file."
   value = yamlencode({
     aws   = { region = local.region, account = data.aws_caller_identity.current.account_id, cluster = module.eks.cluster_name }
-    image = { registry = module.ecr.registry }
+    image = { registry = "${data.aws_caller_identity.current.account_id}.dkr.ecr.${local.region}.amazonaws.com" } # made by bootstrap
     store = "s3://${module.s3.bucket}"
     database = {
       host      = module.rds.host
       port      = 5432
-      secretArn = module.secrets.arns["database"]
+      secretArn = module.secrets.arns["flywheel-database"]
     }
     cache             = { enabled = length(module.cache) > 0, secretArn = one(module.cache[*].secret_arn) }
     secrets           = module.secrets.arns

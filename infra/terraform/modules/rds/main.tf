@@ -64,7 +64,6 @@ resource "aws_db_instance" "this" {
   engine         = "postgres"
   engine_version = var.engine_version
   instance_class = var.instance_class
-  db_name        = "flywheel"
 
   username                      = "postgres"
   manage_master_user_password   = true
