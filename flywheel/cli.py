@@ -131,7 +131,7 @@ def turn(
     run_id = ""
     try:
         if wait:
-            turns.check_store()
+            store.exists(settings().store)  # the results will be there: better known now than after the run
         run_id = turns.start({"set": set or [], "config": turns.freeze(config, set) if config else "", "rollout": rollout}, unpause=unpause)
         console.print(f"started {turns.address(run_id)}", soft_wrap=True)
         if not wait:

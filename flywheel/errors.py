@@ -80,3 +80,15 @@ def from_os_error(error: OSError) -> FlywheelError:
     if isinstance(error, PermissionError):
         return ContractError("permission denied", where=where, mend="Give this user the right to read and write it.")
     return TransientError(f"the operating system says: {error}", where=where, mend="Retry; if it stays, look at the machine.")
+
+
+STORE_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure", "adlfs")
+
+
+def from_store_error(error: Exception, where: str = "") -> FlywheelError | None:
+    """Turn what an object store's client raises into one of ours; None for any other error."""
+    if type(error).__module__.split(".")[0] not in STORE_CLIENTS:
+        return None
+    if "Credentials" in type(error).__name__:
+        return ContractError(f"no right to use the object store ({error})", where=where, mend="Give this process the store's credentials.")
+    return TransientError(f"the object store does not answer ({error})", where=where, mend="Retry; if it stays, check the address and the network.")

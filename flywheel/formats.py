@@ -1,8 +1,7 @@
 """The forms in which others read a record. `tasks/sources/forms.py` reads each of them back, without loss.
 
-An `input` is a second text part of the user's message, as chat APIs write several parts:
-
-    {"role": "user", "content": [{"type": "text", "text": instruction}, {"type": "text", "text": input}]}
+The user's message is what the flywheel renders, instruction and input in one text, since the chat templates of text models take
+no parts; a column `input` says which part of it the input is.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from flywheel import prompt
 from flywheel.records import Example
 
 Chat = list[dict[str, Any]]
@@ -18,13 +18,13 @@ Form = Literal["chat", "instruction"]
 
 def to_chat(example: Example) -> dict[str, Any]:
     """What TRL reads: `messages`; of a preference `prompt`, `chosen`, `rejected`; of a thumb `prompt`, `completion`, `label`."""
-    parts = [{"type": "text", "text": text} for text in (example.instruction, example.input)]
-    asked: Chat = [*(turn.model_dump() for turn in example.history), {"role": "user", "content": parts if example.input else example.instruction}]
+    asked: Chat = [turn.model_dump() for turn in prompt.messages(example.instruction, example.input, example.history)]
+    part = {"input": example.input} if example.input else {}
     if example.kind == "preference":
-        return {"prompt": asked, "chosen": _said(example.output), "rejected": _said(example.rejected)}
+        return {"prompt": asked, **part, "chosen": _said(example.output), "rejected": _said(example.rejected)}
     if example.kind == "thumb":
-        return {"prompt": asked, "completion": _said(example.output), "label": example.liked}
-    return {"messages": asked + _said(example.output)}
+        return {"prompt": asked, **part, "completion": _said(example.output), "label": example.liked}
+    return {"messages": asked + _said(example.output), **part}
 
 
 def to_instruction(example: Example) -> dict[str, Any] | None:

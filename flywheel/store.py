@@ -10,15 +10,20 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from datetime import datetime
+from functools import wraps
 from pathlib import Path, PurePosixPath
+from typing import ParamSpec, TypeVar
 
 import fsspec
 
-from flywheel.errors import ContractError
+from flywheel.errors import ContractError, from_store_error
 from flywheel.settings import settings
 
 CHUNK = 1 << 20
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def is_local(uri: str) -> bool:
@@ -57,12 +62,30 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise ContractError(f"cannot open this kind of address ({error})", where=uri, mend="Use a folder, s3://, gs:// or abfs://.") from error
 
 
+def _told(function: Callable[P, R]) -> Callable[P, R]:
+    """What an object store's client raises, in our words."""
+
+    @wraps(function)
+    def call(*arguments: P.args, **options: P.kwargs) -> R:
+        try:
+            return function(*arguments, **options)
+        except Exception as error:
+            known = from_store_error(error, settings().store)
+            if known is None:
+                raise
+            raise known from error
+
+    return call
+
+
+@_told
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
     fs, path = filesystem(uri)
     return bool(fs.exists(path))
 
 
+@_told
 def modified(uri: str) -> datetime:
     """When a file was last written. Raises FileNotFoundError when it is not there."""
     fs, path = filesystem(uri)
@@ -71,12 +94,14 @@ def modified(uri: str) -> datetime:
     return found
 
 
+@_told
 def read_bytes(uri: str) -> bytes:
     """A whole file. Raises FileNotFoundError when it is not there."""
     fs, path = filesystem(uri)
     return bytes(fs.cat_file(path))
 
 
+@_told
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a whole file so that a reader sees either nothing or all of it."""
     if not is_local(uri):
@@ -97,6 +122,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         raise
 
 
+@_told
 def remove(uri: str) -> None:
     """Delete a file; nothing to do when it is not there."""
     fs, path = filesystem(uri)
@@ -104,6 +130,7 @@ def remove(uri: str) -> None:
         fs.rm_file(path)
 
 
+@_told
 def list_names(uri: str) -> list[str]:
     """Names directly below a folder, sorted; empty when the folder is not there."""
     fs, path = filesystem(uri)
@@ -114,6 +141,7 @@ def list_names(uri: str) -> list[str]:
         return []
 
 
+@_told
 def glob(pattern: str) -> list[str]:
     """Full URIs that match, sorted; a pattern without a star is itself."""
     if not any(mark in pattern for mark in "*?["):
@@ -123,6 +151,7 @@ def glob(pattern: str) -> list[str]:
     return sorted(fs.unstrip_protocol(found) if not is_local(pattern) else str(found) for found in fs.glob(path))
 
 
+@_told
 def upload(path: Path, uri: str) -> None:
     """Copy a local file or folder to a URI; nothing to do when it is already there."""
     if is_local(uri):
@@ -143,6 +172,7 @@ def upload(path: Path, uri: str) -> None:
         fs.put_file(str(path), target_path)
 
 
+@_told
 def download(uri: str, target: Path) -> Path:
     """A local path with the file's or folder's content: the original itself when it is local, else a copy at `target`."""
     if is_local(uri):

@@ -46,18 +46,6 @@ def freeze(path: str, changes: list[str] | None = None) -> str:
     return uri
 
 
-def check_store() -> None:
-    """Raise ContractError when the store, where the results will be, cannot be read from here: better now than after the run."""
-    if store.is_local(settings().store):
-        return
-    from botocore.exceptions import BotoCoreError
-
-    try:
-        store.exists(settings().store)
-    except BotoCoreError as error:
-        raise ContractError(f"the store cannot be read from here ({error})", where=settings().store, mend="Give this process credentials for it.") from error
-
-
 def find(api: AirflowApi, dag: str) -> dict[str, Any]:
     """The DAG, once Airflow has read its file. Raises ContractError for one that it cannot read or does not have."""
     until = time.monotonic() + PARSE_SECONDS

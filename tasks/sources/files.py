@@ -16,7 +16,7 @@ from typing import IO, ClassVar
 
 from flywheel import store
 from flywheel.config import sources as config
-from flywheel.errors import ContractError, DataError, TransientError, from_os_error
+from flywheel.errors import ContractError, DataError, TransientError, from_os_error, from_store_error
 from tasks.sources import lines
 from tasks.sources.base import Raw, Reader, Rejected, rejected
 from tasks.sources.http import Client
@@ -24,7 +24,6 @@ from tasks.sources.http import Client
 DATE = "{date}"
 CHECKSUMS = ("ETag", "etag", "md5Hash", "content_md5")  # what s3fs, gcsfs and adlfs know of a file without reading it
 logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it writes tracebacks of what is told in a sentence here
-STORES = ("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure", "adlfs")
 
 
 class FilesReader(Reader[config.Files]):
@@ -138,8 +137,9 @@ def _reaching(uri: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and store.is_local(uri):
             raise from_os_error(error) from error
-        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in STORES:
+        known = from_store_error(error, f"ingest.sources: {uri}")
+        if known is None and not isinstance(error, OSError):
             raise
-        if "Credentials" in type(error).__name__:
-            raise ContractError(f"no right to read it ({error})", where=f"ingest.sources: {uri}", mend="Give this process the store's credentials.") from error
-        raise TransientError(f"the store does not answer ({error})", where=uri, mend="Retry; if it stays, check the address and the network.") from error
+        raise known or TransientError(
+            f"the store does not answer ({error})", where=uri, mend="Retry; if it stays, check the address and the network."
+        ) from error

@@ -106,6 +106,9 @@ def _turns(prompt: Any, answer: Any) -> list[Any]:
 
 def _conversation(messages: Any, given: Mapping[str, Any], **more: Any) -> Row:
     history, instruction, input, output = from_messages(messages)
+    named = given.get("input")  # `flywheel.formats` says so which part of the question is the input
+    if isinstance(named, str) and named and instruction.endswith(f"\n\n{named}"):
+        instruction, input = instruction.removesuffix(f"\n\n{named}"), named
     kept = {name: given[name] for name in ("group", "slice") if name in given}
     return Row.model_validate({"history": history, "instruction": instruction, "input": input, "output": output, **kept, **more})
 

@@ -67,3 +67,16 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 def test_an_unknown_address():
     with pytest.raises(ContractError, match="s3://"):
         store.read_bytes("nonsense://x/y")
+
+
+def test_a_store_without_credentials_is_a_sentence(home, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(ContractError, match=r"no right to use the object store .*Give this process the store's credentials"):
+        store.exists("s3://a-bucket-of-nobody/flywheel")

@@ -46,7 +46,7 @@ def written(run: str, name: str, content: object) -> manifest.Artifact:
 def run(home):
     """A run's folder with the manifests of a turn that was promoted and not yet rolled out."""
     folder = manifest.run_dir("flywheel", "r:1", settings().store)
-    for stage in ("ingest", "clean", "tokenize", "train"):
+    for stage in ("ingest", "clean", "tokenize", "dataset", "train"):
         write(folder, stage, cost={"money": 0.5, "wall_seconds": 60}, code_digest="c0de", image="sha256:1" if stage == "train" else "")
     write(folder, "evaluate", outputs={"report": written(folder, "report.json", {"metrics": METRICS})})
     write(folder, "gate", outputs={"verdict": written(folder, "verdict.json", VERDICT), "page": written(folder, "page.html", "")})
@@ -57,7 +57,7 @@ def run(home):
 def test_results_of_a_turn_that_a_person_did_not_approve_and_of_one_that_was_rolled_out(run):
     found = turn.results(run)
     assert found["rollout"] == "skipped" and found["rollout_reason"] == "nobody approved it"
-    assert (found["money"], found["version"], found["image"], found["verdict"]["verdict"]) == (2.0, 4, "sha256:1", "promote")
+    assert (found["money"], found["version"], found["image"], found["verdict"]["verdict"]) == (2.5, 4, "sha256:1", "promote")
     write(run, "rollout")
     assert turn.results(run)["rollout"] == "done"
     assert set(comment_needs(found)) == set(FOUND)
@@ -97,18 +97,6 @@ def test_a_pull_request_is_told_why_no_turn_was_started(home, tmp_path):
     assert done.exit_code == 2
     text = (tmp_path / "comment.md").read_text()
     assert text.startswith("### No turn was started\n\n") and "unknown key &#96;train.epoch&#96;" in text and "Run in Airflow" not in text
-
-
-def test_a_store_without_credentials_is_a_sentence_before_the_run(home, monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-    monkeypatch.setenv("FLYWHEEL_STORE", "s3://a-bucket-of-nobody/flywheel")
-    settings.cache_clear()
-    with pytest.raises(ContractError, match=r"cannot be read from here .*Give this process credentials"):
-        turn.check_store()
 
 
 def test_the_comment_has_verdict_figures_rules_cost_and_links():
