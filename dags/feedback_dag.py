@@ -15,8 +15,8 @@ DOC = """
 `wait_for_feedback` waits (in the triggerer, it holds no slot) for sealed files in the store's `feedback/segments`.
 `curate` claims what they hold as one batch and publishes the asset `feedback_ready`, which starts `flywheel`.
 
-**`curate` skipped**: there is too little for a turn yet; its log says how much is missing. Nothing is lost, it is counted
-again with the next feedback. **`curate` red**: mend what its last line says and clear it; it takes up the same batch.
+**`curate` skipped**: there is too little for a turn yet, or people still write; its log says what is missing. Nothing is lost, it
+is counted again with the next feedback, or when the time its log names has come. **`curate` red**: mend what its last line says and clear it; it takes up the same batch.
 """
 
 with DAG(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -162,10 +162,3 @@ def publish(batch: Batch, examples: Artifact) -> None:
     store.write_bytes(uri(batch.id), json.dumps(told).encode())
     for segment in batch.segments:
         store.write_bytes(store.join(settings().store, CLAIMED, segment), b"")
-
-
-def batches_of(ids: Iterable[str]) -> dict[str, str]:
-    """The batch of each record that is in one."""
-    with transaction() as db:
-        rows = db.execute(sa.select(feedback.c.id, feedback.c.batch).where(feedback.c.id.in_(list(ids)), feedback.c.batch.is_not(None)))
-        return {row.id: batch_name(row.batch) for row in rows}
