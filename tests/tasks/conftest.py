@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter
 
 import pytest
 
-from flywheel import config, manifest, stage, store
+from flywheel import config, stage
 from flywheel.settings import settings
 from tasks import clean, dataset, evaluate, gate, ingest, tokenize, train
 
@@ -30,23 +29,6 @@ def rows(count: int, seed: int = 0) -> list[dict[str, str]]:
     return [{"instruction": f"Next after {n}?", "output": f"It is {n + 1}.", "slice": "even" if n % 2 else "odd"} for n in numbers]
 
 
-def count_steps(run: str) -> None:
-    """Add the counts of every cleaning step to a run whose clean stage does not write them itself."""
-    found = manifest.read_for(run, "clean")
-    if "steps" in found.outputs:
-        return
-    rejected = Counter(json.loads(line)["step"] for line in found.outputs["quarantine"].fetch(settings().home).read_bytes().splitlines())
-    left = manifest.read_for(run, "ingest").outputs["records"].rows or 0
-    steps = []
-    for step, count in rejected.items():
-        steps.append({"step": step, "in": left, "changed": 0, "rejected": count, "out": left - count})
-        left -= count
-    path = store.local_path(run) / "clean" / "steps.json"
-    path.write_text(json.dumps(steps))
-    found.outputs["steps"] = manifest.describe(path, store.relative(str(path)), len(steps))
-    manifest.write(found, run)
-
-
 @pytest.fixture
 def wheel(database, mlflow_server, home, tiny_model):
     """Runs stages of a named run in this process; the run's folder comes back."""
@@ -59,8 +41,6 @@ def wheel(database, mlflow_server, home, tiny_model):
         conf = config.load(str(home / "c.yaml"), list(changes))
         for module in stages:
             stage.execute(module.STAGE, conf, folder)
-            if module is clean:
-                count_steps(folder)
         return folder
 
     return run

@@ -19,7 +19,7 @@ from flywheel.errors import TransientError
 from flywheel.settings import REPOSITORY, settings
 from tasks import clean, dataset, ingest, tokenize, tracking
 from tests.tasks import debian
-from tests.tasks.conftest import count_steps, rows
+from tests.tasks.conftest import rows
 from tests.tasks.test_backfill import feedback_of
 
 STAGES = (ingest, clean, tokenize, dataset)
@@ -35,12 +35,10 @@ def build(home, tiny_model):
         if records is not None:
             (home / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
         source = SOURCE.format(path=home / "records.jsonl")
-        (home / "c.yaml").write_text(f"model: {{base: '{tiny_model}'}}\ningest: {{sources: [{source}], heldout: 0.25}}\nclean: {{near_duplicates: 1}}\n")
+        (home / "c.yaml").write_text(f"model: {{base: '{tiny_model}'}}\ningest: {{sources: [{source}], heldout: 0.25}}\nclean: {{steps: [unicode, length, exact_duplicates, decontamination]}}\n")
         conf, folder = config.load(str(home / "c.yaml"), list(changes)), f"{settings().store}/runs/t/{name}"
         for module in STAGES:
             made = stage.execute(module.STAGE, conf, folder)
-            if module is clean:
-                count_steps(folder)
         return datasets.get(str(made.metrics["version"]))
 
     return run
@@ -194,7 +192,7 @@ def test_the_same_night_on_two_checkouts(home, tiny_model, tmp_path):
         for half in (0, 1):
             (own / f"{'ab'[half ^ number]}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records[half::2]))
         source = SOURCE.format(path=own / "*.jsonl")
-        (own / "c.yaml").write_text(f"model: {{base: '{tiny_model}'}}\ningest: {{sources: [{source}]}}\nclean: {{near_duplicates: 1}}\n")
+        (own / "c.yaml").write_text(f"model: {{base: '{tiny_model}'}}\ningest: {{sources: [{source}]}}\nclean: {{steps: [unicode, length, exact_duplicates, decontamination]}}\n")
         run = own / "store" / "runs" / "t" / "one"
         os.environ["FLYWHEEL_HOME"] = str(own)  # the home fixture puts it back
         settings.cache_clear()
@@ -202,8 +200,6 @@ def test_the_same_night_on_two_checkouts(home, tiny_model, tmp_path):
             command = [sys.executable, "-m", f"tasks.{module.STAGE.name}", "--config", f"{own}/c.yaml", "--run-dir", str(run)]
             done = subprocess.run(command, cwd=checkout, env=dict(os.environ), capture_output=True, text=True)
             assert done.returncode == 0, done.stdout
-            if module is clean:
-                count_steps(str(run))
         found.append(manifest.read_for(str(run), "dataset").metrics["version"])
     assert found[0] == found[1]
 
@@ -235,6 +231,4 @@ def build_real(home, folder, base, *changes):
     run, conf = f"{settings().store}/runs/t/real", config.load(str(home / "real.yaml"), changes)
     for module in STAGES:
         stage.execute(module.STAGE, conf, run)
-        if module is clean:
-            count_steps(run)
     return run

@@ -18,7 +18,6 @@ from flywheel import config, manifest, stage
 from flywheel.records import Example
 from flywheel.settings import REPOSITORY, settings
 from tasks import clean, dataset, evaluate, gate, ingest, register, rollout, tokenize, train
-from tests.tasks.conftest import count_steps
 
 pytestmark = pytest.mark.slow
 BEFORE = (ingest.STAGE, clean.STAGE, tokenize.STAGE)
@@ -124,8 +123,6 @@ def wheel(database, mlflow_server, home):
         conf = config.load(str(home / "config.yaml"), [c for c in changed if not c.startswith("seed=")])
         for one in BEFORE:
             stage.execute(one, config.load(str(home / "config.yaml"), [*changed, *plant.tokenized]) if one is tokenize.STAGE else conf, run)
-            if one is clean.STAGE:
-                count_steps(run)
         learn = config.load(str(home / "config.yaml"), changed)
         done = stage.execute(train.STAGE, learn, run)
         if plant.after_training:
