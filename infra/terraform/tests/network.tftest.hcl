@@ -1,5 +1,8 @@
 # Run by `terraform test` here, in infra/terraform: no account, no network.
-mock_provider "aws" {}
+mock_provider "aws" {
+  mock_data "aws_partition" { defaults = { partition = "aws" } }
+  mock_data "aws_caller_identity" { defaults = { account_id = "111122223333" } }
+}
 
 variables {
   name        = "flywheel-test"
@@ -23,6 +26,11 @@ run "one_nat_gateway" {
   assert {
     condition     = aws_flow_log.this.traffic_type == "ALL" && aws_vpc_endpoint.s3.vpc_endpoint_type == "Gateway"
     error_message = "All traffic is logged, and S3 is reached without the NAT gateway."
+  }
+  assert {
+    condition = [for statement in jsondecode(aws_vpc_endpoint.s3.policy).Statement : try(statement.Condition.StringEquals["aws:PrincipalAccount"], statement.Resource)] == [
+    "111122223333", "arn:aws:s3:::prod-us-east-1-starport-layer-bucket/*"]
+    error_message = "The endpoint carries this account's identities and ECR's layers only."
   }
 }
 

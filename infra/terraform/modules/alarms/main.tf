@@ -1,21 +1,24 @@
 # What AWS itself must tell: money, the database, the control plane. The flywheel's own alerts are Prometheus', in infra/monitoring.
 data "aws_caller_identity" "current" {}
+data "aws_partition" "current" {}
+data "aws_region" "current" {}
 
-resource "aws_sns_topic" "this" {
-  name              = "${var.name}-alarms"
-  kms_master_key_id = var.kms_key_arn
+locals {
+  account = data.aws_caller_identity.current.account_id
+  topic   = "${var.name}-alarms"
 }
 
-resource "aws_sns_topic_policy" "this" {
-  arn = aws_sns_topic.this.arn
+resource "aws_sns_topic" "this" {
+  name              = local.topic
+  kms_master_key_id = var.kms_key_arn
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
       Effect    = "Allow"
       Principal = { Service = ["cloudwatch.amazonaws.com", "budgets.amazonaws.com"] }
       Action    = "sns:Publish"
-      Resource  = aws_sns_topic.this.arn
-      Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id } }
+      Resource  = "arn:${data.aws_partition.current.partition}:sns:${data.aws_region.current.name}:${local.account}:${local.topic}"
+      Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
     }]
   })
 }
@@ -45,7 +48,6 @@ resource "aws_budgets_budget" "monthly" {
       subscriber_sns_topic_arns = [aws_sns_topic.this.arn]
     }
   }
-  depends_on = [aws_sns_topic_policy.this]
 }
 
 locals {

@@ -88,13 +88,35 @@ resource "aws_route_table_association" "private" {
   route_table_id = aws_route_table.private[each.key].id
 }
 
+data "aws_caller_identity" "current" {}
+data "aws_partition" "current" {}
+
 # Data sets, checkpoints and image layers come through here, past the NAT and its price a gigabyte.
+# It carries this account's identities and ECR's layers only: a stolen key of another account takes no data out this way.
 resource "aws_vpc_endpoint" "s3" {
   vpc_id            = aws_vpc.this.id
   service_name      = "com.amazonaws.${var.region}.s3"
   vpc_endpoint_type = "Gateway"
   route_table_ids   = [for table in aws_route_table.private : table.id]
-  tags              = { Name = "${var.name}-s3" }
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Effect    = "Allow"
+        Principal = "*"
+        Action    = "s3:*"
+        Resource  = "*"
+        Condition = { StringEquals = { "aws:PrincipalAccount" = data.aws_caller_identity.current.account_id } }
+      },
+      {
+        Effect    = "Allow"
+        Principal = "*"
+        Action    = "s3:GetObject"
+        Resource  = "arn:${data.aws_partition.current.partition}:s3:::prod-${var.region}-starport-layer-bucket/*"
+      },
+    ]
+  })
+  tags = { Name = "${var.name}-s3" }
 }
 
 resource "aws_cloudwatch_log_group" "flow" {
