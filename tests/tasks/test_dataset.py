@@ -142,11 +142,11 @@ def test_the_card_and_the_report_say_what_happened(build, home):
     )
     version = build("one")
     card, report = version.card.fetch(home).read_text(), version.report.fetch(home).read_text()
-    for text in ("CC0-1.0", "made here", "exact duplicate", "| length |", version.id, "█", "No step that masks or drops personal data", "size_categories"):
+    for text in ("CC0-1.0", "made here", "exact duplicates", "| length |", version.id, "█", "No step that masks or drops personal data", "size_categories"):
         assert text in card
     for text in (
         "records.jsonl, line 1",
-        "<td>exact duplicate</td>",
+        "<td>exact duplicates</td>",
         "<svg",
         "9000 characters, more than 8000",
         "&lt;b&gt;Q&lt;/b&gt;",
