@@ -96,7 +96,7 @@ test-slow: install ## Planted bad challengers and 30 backfilled nights: half an 
 
 .PHONY: test-infra
 test-infra: .venv/infra/.installed ## Checks of infra/, .github/ and the history's secrets [ONLY=files]
-	$(INFRA) -m pytest --confcutdir tests/infra $(or $(ONLY),tests/infra/test_secrets.py tests/infra/test_workflows.py)
+	$(INFRA) -m pytest --confcutdir tests/infra $(or $(ONLY),tests/infra/test_secrets.py tests/infra/test_workflows.py tests/infra/test_terraform.py)
 
 .PHONY: audit
 audit: .venv/infra/.installed ## Known vulnerabilities in what is locked; asks the network
