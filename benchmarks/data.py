@@ -170,14 +170,18 @@ def whole_stage(folder: Path, count: int) -> tuple[float, float]:
     manifest.write(manifest.Manifest(stage="ingest", run_dir=key, attempt=1, cache_key="", outputs={"records": done}, started=now, ended=now), str(run))
     (folder / "config.yaml").write_text("ingest: {sources: [{kind: docs, licence: PSF-2.0, consent: published}]}\nclean: {engine: {threads: 1}}\n")
     command = [sys.executable, "-m", "tasks.clean", "--config", str(folder / "config.yaml"), "--run-dir", str(run)]
-    process = subprocess.Popen(command, env={**os.environ, "FLYWHEEL_HOME": str(folder / "home")}, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(said)
+    peak, done_pid = 0.0, 0
+    with open(folder / "said.txt", "w") as said:
+        process = subprocess.Popen(command, env={**os.environ, "FLYWHEEL_HOME": str(folder / "home")}, stdout=said)
+    while not done_pid:  # its own high-water mark: the one of its resource usage begins with this process's
+        time.sleep(0.05)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak = max([peak, *(int(line.split()[1]) / 1e6 for line in status.splitlines() if line.startswith("VmHWM"))])
+        done_pid, code, usage = os.wait4(process.pid, os.WNOHANG)
+    if code:
+        raise SystemExit((folder / "said.txt").read_text())
     shutil.rmtree(run)
-    used, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6
+    used = usage.ru_utime + usage.ru_stime
     print(f"{count:,} records, the whole stage: {used:.1f} CPU-seconds, {1e6 * used / count:.0f} a million, peak memory {peak:.2f} GB", flush=True)
     return used, peak
 

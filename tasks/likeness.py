@@ -20,12 +20,13 @@ def reading(*texts: str) -> str:
 
 def grams(items: Sequence[Hashable]) -> set[tuple[Hashable, ...]]:
     """Every run of three items; the whole, when there are fewer."""
-    return {tuple(items[k : k + SIZE]) for k in range(max(1, len(items) - SIZE + 1))}
+    return set(zip(*(items[k:] for k in range(SIZE)), strict=False)) if len(items) >= SIZE else {tuple(items)}
 
 
 def jaccard(a: Grams, b: Grams) -> float:
     """Share of the grams of both that they have in common."""
-    return len(a & b) / len(a | b)
+    common = len(a & b)
+    return common / (len(a) + len(b) - common)
 
 
 def alike(ours: Mapping[Key, Grams], others: Iterable[Grams], similarity: float) -> set[Key]:

@@ -125,12 +125,15 @@ def _bands(count: int, size: int) -> Any:
 
     @daft.func.batch(return_dtype=daft.DataType.struct(dict.fromkeys(names, daft.DataType.uint64())), unnest=True)
     def bands(signatures: daft.Series, kinds: daft.Series) -> pa.Array:
-        hashes = _flat(signatures.to_arrow()).reshape(-1, count, size).astype(np.uint64)
-        keys = _flat(kinds.to_arrow())[:, None] + np.arange(count, dtype=np.uint64)
-        for place in range(size):
-            keys = (keys ^ hashes[:, :, place]) * np.uint64(0x9E3779B97F4A7C15)
-            keys ^= keys >> np.uint64(29)
-        return pa.StructArray.from_arrays([pa.array(column) for column in keys.T.copy()], names)
+        hashes = np.ascontiguousarray(_flat(signatures.to_arrow()).reshape(-1, count * size).T)
+        kind, keys = _flat(kinds.to_arrow()), []
+        for number in range(count):
+            key = kind + np.uint64(number)
+            for place in range(number * size, (number + 1) * size):
+                key = (key ^ hashes[place]) * np.uint64(0x9E3779B97F4A7C15)
+                key ^= key >> np.uint64(29)
+            keys.append(pa.array(key))
+        return pa.StructArray.from_arrays(keys, names)
 
     return bands
 

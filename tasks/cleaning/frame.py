@@ -64,7 +64,7 @@ def judged(line: str, steps: tuple[Step, ...]) -> Row:
         example = Example.model_validate_json(line)
     except ValueError as error:
         return Row("", "", "", "", "", "", line, MALFORMED, " ".join(str(error).split())[:300], 0)
-    before = texts = Texts(tuple(turn.content for turn in example.history), example.instruction, example.input, example.output, example.rejected)
+    before = texts = Texts(tuple([turn.content for turn in example.history]), example.instruction, example.input, example.output, example.rejected)
     changed, by, reason = 0, "", ""
     for number, (step, judge) in enumerate(zip(steps, judges(steps), strict=True)):
         edited, reason = judge(texts)
