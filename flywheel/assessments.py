@@ -27,6 +27,9 @@ ROWS = 100  # records a step
 PREVIEW = 1000  # characters of a prompt or a response in MLflow's lists
 
 
+refused: dict[str, str] = {}  # answers that MLflow will not take, and why: they wait for a restart, and hold nobody up
+
+
 @cache
 def _http() -> httpx.Client:
     return httpx.Client(timeout=30)
@@ -42,9 +45,15 @@ def _call(method: str, path: str, body: Any = None, **headers: str) -> Any:
         ) from error
     if reply.status_code >= 500 or reply.status_code == 429:
         raise TransientError(f"MLflow answers with {reply.status_code}", where=path, mend="Nothing is lost: feedback is told when it is well.")
-    if reply.is_error and reply.status_code != 404:
+    missing = reply.status_code == 404 and method != "POST"
+    if reply.is_error and not missing:
         raise ContractError(f"MLflow refuses ({reply.status_code}: {reply.text[:200]})", where=path, mend="Look at `make logs S=mlflow`.")
-    return None if reply.status_code == 404 else reply.json() if reply.content else {}
+    if missing or not reply.content:
+        return None
+    try:
+        return reply.json()
+    except ValueError as error:
+        raise TransientError("what answers is not MLflow", where=settings().mlflow_url, mend="Look at FLYWHEEL_MLFLOW_URL.") from error
 
 
 def experiment() -> str:
@@ -55,11 +64,16 @@ def experiment() -> str:
 
 
 def log_pending() -> int:
-    """Tell MLflow of some records, and delete what was forgotten; returns how many, 0 when there are none or another server is at it."""
+    """Tell MLflow of some records, and delete what was forgotten; returns how many, 0 when there are none or another server is at it.
+
+    Raises TransientError when MLflow is away, ContractError, after the others are told, when it refuses one.
+    """
+    before = len(refused)
     with transaction() as db:
         if not db.execute(sa.select(sa.func.pg_try_advisory_xact_lock(MLFLOW_LOCK))).scalar():
             return 0
         pending = READ.add_columns(answers.c.at.label("answered"), answers.c.forgotten.label("answer_forgotten")).where(feedback.c.logged.is_(None))
+        pending = pending.where(feedback.c.answer_id.not_in(list(refused)))
         rows = db.execute(pending.order_by(feedback.c.number).limit(ROWS)).all()
         if not rows:
             return 0
@@ -75,9 +89,11 @@ def log_pending() -> int:
         if gone:
             _call("POST", "/api/3.0/mlflow/traces/delete-traces", {"experiment_id": where, "request_ids": gone})
         for same in (True, False):  # what was forgotten while we spoke stays to be told
-            ids = [row.id for row in rows if (row.sha256 is None) is same]
+            ids = [row.id for row in rows if (row.sha256 is None) is same and row.answer_id not in refused]
             state = feedback.c.sha256.is_(None) if same else feedback.c.sha256.is_not(None)
             db.execute(feedback.update().where(feedback.c.id.in_(ids), state).values(logged=sa.func.now()))
+    if len(refused) > before:
+        raise ContractError(*list(refused.values())[-1:], where="feedback for MLflow", mend="It is tried again when the service starts again.")
     return len(rows)
 
 
@@ -96,7 +112,10 @@ def _tell(rows: list[Any], where: str) -> None:
             "tags": {"mlflow.traceName": "answer", "model_version": one.model_version},
             "assessments": [a for row in records for a in _assessments(record_of(row))],
         }  # fmt: skip
-        _call("POST", "/api/3.0/mlflow/traces", {"trace": {"trace_info": info}})
+        try:
+            _call("POST", "/api/3.0/mlflow/traces", {"trace": {"trace_info": info}})
+        except ContractError as error:
+            refused[answer_id] = f"answer {answer_id}: {error.what}"
 
 
 def _span(row: Any) -> dict[str, Any]:
@@ -112,7 +131,7 @@ def _span(row: Any) -> dict[str, Any]:
 def _assessments(record: Feedback) -> list[dict[str, Any]]:
     """A record's judgement, and its correction as what was expected."""
     common = {
-        "trace_id": f"tr-{record.answer_id}", "source": {"source_type": "HUMAN", "source_id": record.user},
+        "trace_id": f"tr-{record.answer_id}", "source": {"source_type": "HUMAN", "source_id": record.user or "anonymous"},
         "create_time": _iso(record.timestamp), "last_update_time": _iso(record.timestamp),
         "metadata": {"feedback_id": record.id, "source": record.source, "consent": str(record.consent), "tags": ", ".join(record.tags)},
     }  # fmt: skip

@@ -47,10 +47,11 @@ async def every(seconds: float, step: Callable[[], Any]) -> None:
         try:
             await asyncio.to_thread(step)
             complaint = ""
-        except (FlywheelError, OSError) as error:
-            known = error if isinstance(error, FlywheelError) else from_os_error(error)
-            if known.sentence != complaint:
-                complaint = known.sentence
+        except Exception as error:  # it must live through whatever the database, the store or MLflow does
+            known = from_os_error(error) if isinstance(error, OSError) else error
+            sentence = known.sentence if isinstance(known, FlywheelError) else f"{type(error).__name__}: {error}"
+            if sentence != complaint:
+                complaint = sentence
                 log.error("%s", complaint)
         await asyncio.sleep(seconds)
 

@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from flywheel import assessments, ledger, registry
-from flywheel.errors import TransientError
+from flywheel.errors import ContractError, TransientError
 from flywheel.ledger.schema import feedback
 from flywheel.settings import settings
 from tests.flywheel.ledger.conftest import ask, give
@@ -47,3 +47,25 @@ def test_an_outage_loses_nothing(database, mlflow_server, monkeypatch):
     settings.cache_clear()
     assert assessments.log_pending() == 3
     assert sorted(a.assessment_id for t in traces().values() for a in t.info.assessments) == sorted(f"a-{i}" for i in ids)
+
+
+def test_what_mlflow_refuses_holds_nobody_up(database, mlflow_server, monkeypatch):
+    bad, good = ask(1), ask(2)
+    give(1, bad)
+    mine = give(2, good)
+    real = assessments._call
+
+    def picky(method, path, body=None, **headers):
+        if body and bad in str(body.get("trace", "")):
+            body["trace"]["trace_info"]["trace_location"]["mlflow_experiment"]["experiment_id"] = "999999"
+        return real(method, path, body, **headers)
+
+    monkeypatch.setattr(assessments, "refused", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(assessments, "_call", picky)
+        with pytest.raises(ContractError, match=f"{bad}.*refuses"):
+            assessments.log_pending()
+    assert [a.assessment_id for t in traces().values() for a in t.info.assessments] == [f"a-{mine}"]
+    assert assessments.log_pending() == 0  # not tried again and again
+    assessments.refused.clear()  # a restart
+    assert assessments.log_pending() == 1

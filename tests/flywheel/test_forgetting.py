@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
-from flywheel import assessments, config, forgetting, ledger, registry, stage, store
+from flywheel import assessments, cli, config, forgetting, ledger, registry, stage, store
 from flywheel.errors import ContractError, NotFound
 from flywheel.ledger.schema import feedback
 from flywheel.records import Example
@@ -112,3 +113,15 @@ def test_a_name_that_nothing_has(learn):
         forgetting.forget("tester", "x", user="Nobody")
     with pytest.raises(NotFound, match="nothing of this name"):
         forgetting.forget("tester", "x", record="nothing")
+
+
+def test_what_an_operator_types(planted):
+    eve, _, _, versions, _ = planted
+    run = CliRunner()
+    traced = run.invoke(cli.app, ["trace", eve[0], "--json"])
+    assert traced.exit_code == 0 and json.loads(traced.stdout)["learned_by"] == versions
+    assert "learned_by" in run.invoke(cli.app, ["trace", "000001"]).stdout
+    done = run.invoke(cli.app, ["forget", "--user", "Eve", "--reason", "asked for"])
+    assert done.exit_code == 0 and f"2: {', '.join(versions)}" in done.stdout and "proof:" in done.stdout
+    for wrong in (["forget"], ["forget", "--user", "Eve", "--expired"], ["trace", "nothing"]):
+        assert run.invoke(cli.app, wrong).exit_code == 2
