@@ -327,6 +327,7 @@ def test_pods_find_their_nodes_and_roles(cloud, moto):
 @pytest.mark.slow
 def test_a_whole_life(cloud, moto):
     """Bootstrap, dev applied on its remote state (without a cache, which moto cannot describe), every resource looked at, a held lock respected, all destroyed."""
+    boto3 = pytest.importorskip("boto3")
     bootstrap, dev = cloud / "bootstrap", cloud / "environments" / "dev"
     terraform(bootstrap, moto, "apply", "-auto-approve", "-input=false")
     assert findings(json.loads(terraform(bootstrap, moto, "show", "-json"))["values"]["root_module"]) == []
@@ -342,11 +343,14 @@ def test_a_whole_life(cloud, moto):
     (dev / "terraform.tfvars.json").write_text(json.dumps(values))
     terraform(dev, moto, "init", "-reconfigure", "-backend-config=backend.hcl")
 
-    lock = f"{moto['AWS_ENDPOINT_URL']}/flywheel-state-123456789012/dev/terraform.tfstate.tflock"
-    urllib.request.urlopen(urllib.request.Request(lock, data=b'{"ID": "somebody-else"}', method="PUT")).close()
+    s3 = boto3.client(
+        "s3", endpoint_url=moto["AWS_ENDPOINT_URL"], region_name="us-east-1", aws_access_key_id="testing", aws_secret_access_key="testing"
+    )  # fmt: skip
+    lock = {"Bucket": "flywheel-state-123456789012", "Key": "dev/terraform.tfstate.tflock"}
+    s3.put_object(**lock, Body=b'{"ID": "somebody-else"}')
     held = run(["terraform", "apply", "-auto-approve", "-input=false"], dev, moto)
     assert held.returncode == 1 and "Error acquiring the state lock" in held.stderr
-    urllib.request.urlopen(urllib.request.Request(lock, method="DELETE")).close()
+    s3.delete_object(**lock)
     terraform(dev, moto, "apply", "-auto-approve", "-input=false")
 
     state = json.loads(terraform(dev, moto, "show", "-json"))["values"]["root_module"]
