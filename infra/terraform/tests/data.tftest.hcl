@@ -3,11 +3,11 @@ mock_provider "aws" {
   mock_data "aws_partition" { defaults = { partition = "aws" } }
   mock_data "aws_region" { defaults = { name = "us-east-1" } }
   mock_data "aws_caller_identity" { defaults = { account_id = "111122223333" } }
-  mock_data "aws_secretsmanager_random_password" { defaults = { random_password = "drawnByAwsForThisTest" } }
+  mock_data "aws_secretsmanager_random_password" { defaults = { random_password = "drawnByAwsForThisTest" } } # pragma: allowlist secret
   mock_resource "aws_s3_bucket" { defaults = { arn = "arn:aws:s3:::mock" } }
   mock_resource "aws_sns_topic" { defaults = { arn = "arn:aws:sns:us-east-1:111122223333:mock" } }
   mock_resource "aws_iam_role" { defaults = { arn = "arn:aws:iam::111122223333:role/mock" } }
-  mock_resource "aws_db_instance" { defaults = { master_user_secret = [{ secret_arn = "arn:aws:secretsmanager:us-east-1:111122223333:secret:mock" }] } }
+  mock_resource "aws_db_instance" { defaults = { master_user_secret = [{ secret_arn = "arn:aws:secretsmanager:us-east-1:111122223333:secret:mock" }] } } # pragma: allowlist secret
 }
 
 variables {
