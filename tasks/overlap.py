@@ -96,9 +96,11 @@ class Matcher:
             which = np.arange(len(self.texts)) if size == options.words else short[size]
             read = [self.texts[i].whole if size == options.words else self.texts[i].prompt for i in which]
             for start in range(0, len(read), BATCH):
-                places, hashes = _runs(_words(read[start : start + BATCH]), size)
-                runs.append(hashes)
-                owners.append(which[places + start])
+                words = _words(read[start : start + BATCH])
+                hashes = _runs(words, size)
+                found, inside = _within(words, np.arange(len(hashes)), size)
+                runs.append(hashes[inside])
+                owners.append(which[found + start])
         self.runs, first = np.unique(np.concatenate([np.empty(0, np.uint64), *runs]), return_index=True)
         self.owners = np.concatenate([np.empty(0, int), *owners])[first]  # the first example that holds it stands for all
         self._shift = np.uint64(64 - max(16, int(16 * len(self.runs)).bit_length()))
@@ -122,9 +124,10 @@ class Matcher:
         words = _words(whole)
         texts, runs = [], []
         for size in self.sizes if len(self.runs) else ():
-            text, run = _runs(words, size)
-            maybe = self._seen[run >> self._shift]
-            text, run = text[maybe], run[maybe]
+            run = _runs(words, size)
+            places = np.flatnonzero(self._seen[run >> self._shift])
+            text, inside = _within(words, places, size)
+            run = run[places[inside]]
             place = np.searchsorted(self.runs, run).clip(max=len(self.runs) - 1)
             there = self.runs[place] == run
             texts.append(text[there])
@@ -152,31 +155,38 @@ class Matcher:
         return [Overlap(row, self.texts[number], why) for row, number, why in overlaps]
 
 
-def _words(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """A 64-bit hash of each word of all texts, one after the other, and where each text begins (and the last ends)."""
+class _Words(NamedTuple):
+    """The words of some texts, one after the other, as 64-bit hashes: where each text begins (and the last ends), and what runs are made of."""
+
+    starts: np.ndarray
+    sums: np.ndarray  # of each hash times a power of ODD, added up
+    inverse: np.ndarray  # powers of ODD_INVERSE
+
+
+def _words(texts: list[str]) -> _Words:
     import pandas as pd
     import pyarrow as pa
     from pyarrow import compute
 
     split = compute.split_pattern(pa.array(texts, pa.string()), " ")
     coded = split.flatten().dictionary_encode()
-    hashes = pd.util.hash_array(coded.dictionary.to_numpy(zero_copy_only=False), categorize=False)
-    return hashes[coded.indices.to_numpy()], split.offsets.to_numpy()
+    hashes = pd.util.hash_array(coded.dictionary.to_numpy(zero_copy_only=False), categorize=False)[coded.indices.to_numpy()]
+    powers, inverse = (np.cumprod(np.full(len(hashes), factor, np.uint64)) for factor in (ODD, ODD_INVERSE))
+    return _Words(split.offsets.to_numpy(), np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes * powers)]), inverse)
 
 
-def _runs(words: tuple[np.ndarray, np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(text, hash) of every run of so many words within a text: a polynomial over 2**64, by differences of prefix sums."""
-    hashes, starts = words
-    if len(hashes) < size:
-        return np.empty(0, int), np.empty(0, np.uint64)
-    text = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    place = np.flatnonzero(np.arange(size, len(hashes) + size) <= starts[1:][text])
-    powers = np.cumprod(np.full(len(hashes), ODD, np.uint64))
-    inverse = np.cumprod(np.full(len(hashes), ODD_INVERSE, np.uint64))
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes * powers)])
-    run = (sums[place + size] - sums[place]) * inverse[place] + np.uint64(size)
-    run = (run ^ (run >> np.uint64(32))) * np.uint64(ODD)
-    return text[place], run
+def _runs(words: _Words, size: int) -> np.ndarray:
+    """A hash of every run of so many words, by its first: a polynomial over 2**64. Some reach from one text into the next."""
+    count = max(0, len(words.inverse) - size + 1)
+    run = (words.sums[size:] - words.sums[:count]) * words.inverse[:count] + np.uint64(size)
+    return (run ^ (run >> np.uint64(32))) * np.uint64(ODD)
+
+
+def _within(words: _Words, places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the runs that begin at these places lie in one text: that text for each that does, and a mask."""
+    text = np.searchsorted(words.starts, places, side="right") - 1
+    inside = places + size <= words.starts[text + 1]
+    return text[inside], inside
 
 
 def grouped(keys: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

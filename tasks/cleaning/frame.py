@@ -81,7 +81,7 @@ def judged(line: str, steps: tuple[Step, ...]) -> Row:
     kind = example.kind if example.liked is None else f"{example.kind} {example.liked}"
     rank = f"{example.split != 'heldout':d}{not example.feedback_ids:d}{example.id}"
     prompt, answer = reading(*texts.history, texts.instruction, texts.input), reading(texts.output, texts.rejected)
-    return Row(example.id, example.split, kind, rank, prompt, answer, example.model_dump_json(), by, reason, changed)
+    return Row(example.id, example.split, kind, rank, prompt, answer, line if texts is before else example.model_dump_json(), by, reason, changed)
 
 
 def fault(step: str, before: int, rejected: int, left: int) -> ContractError:
