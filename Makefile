@@ -91,8 +91,8 @@ test: install ## Every test that needs no Docker, cluster or GPU
 	$(AIRFLOW) -m pytest tests/dags
 
 .PHONY: test-slow
-test-slow: install ## Planted bad challengers and 30 backfilled nights: half an hour
-	$(ML) -m pytest -s -m slow tests/tasks
+test-slow: install ## Planted bad challengers, 30 backfilled nights, 20 kills of each data stage, 10,000 records of feedback: over an hour
+	$(ML) -m pytest -s -m slow tests/tasks tests/e2e
 
 .PHONY: test-infra
 test-infra: .venv/infra/.installed ## Checks of infra/, .github/ and the history's secrets [ONLY=files]

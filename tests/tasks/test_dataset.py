@@ -35,7 +35,9 @@ def build(home, tiny_model):
         if records is not None:
             (home / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
         source = SOURCE.format(path=home / "records.jsonl")
-        (home / "c.yaml").write_text(f"model: {{base: '{tiny_model}'}}\ningest: {{sources: [{source}], heldout: 0.25}}\nclean: {{steps: [unicode, length, exact_duplicates, decontamination]}}\n")
+        (home / "c.yaml").write_text(
+            f"model: {{base: '{tiny_model}'}}\ningest: {{sources: [{source}], heldout: 0.25}}\nclean: {{steps: [unicode, length, exact_duplicates, decontamination]}}\n"
+        )
         conf, folder = config.load(str(home / "c.yaml"), list(changes)), f"{settings().store}/runs/t/{name}"
         for module in STAGES:
             made = stage.execute(module.STAGE, conf, folder)
@@ -192,7 +194,9 @@ def test_the_same_night_on_two_checkouts(home, tiny_model, tmp_path):
         for half in (0, 1):
             (own / f"{'ab'[half ^ number]}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records[half::2]))
         source = SOURCE.format(path=own / "*.jsonl")
-        (own / "c.yaml").write_text(f"model: {{base: '{tiny_model}'}}\ningest: {{sources: [{source}]}}\nclean: {{steps: [unicode, length, exact_duplicates, decontamination]}}\n")
+        (own / "c.yaml").write_text(
+            f"model: {{base: '{tiny_model}'}}\ningest: {{sources: [{source}]}}\nclean: {{steps: [unicode, length, exact_duplicates, decontamination]}}\n"
+        )
         run = own / "store" / "runs" / "t" / "one"
         os.environ["FLYWHEEL_HOME"] = str(own)  # the home fixture puts it back
         settings.cache_clear()
