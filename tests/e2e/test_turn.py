@@ -110,6 +110,8 @@ def test_turns_and_repeats_from_cache(stack):
     assert first["ingest"]["metrics"]["rejected"] == 2
     verdict = json.loads((home / "store" / first["gate"]["outputs"]["verdict"]["uri"]).read_text())
     assert verdict["verdict"] == "promote", verdict
+    flywheel("turn")  # what the first turn froze and was judged on is new to clean; it comes to the same
+    assert [s for s, m in manifests(home).items() if not m["cached_from"]] == ["clean"]
     report = home / "comment.md"  # as CI does it: a config by name, and a comment for the pull request
     flywheel("turn", "--no-unpause", "--config", str(home / "config.yaml"), "--deadline", "20", "--refusal-fails", "--comment", str(report))
     second = manifests(home)
