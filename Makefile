@@ -85,9 +85,12 @@ turn: install ## One turn now, on your config
 monitoring: install ## Prometheus and Alertmanager beside the stack, until Ctrl-C
 	@$(ML) -m flywheel monitoring
 
+# These run in an environment of their own, with the tools that look at infra/ and .github/.
+INFRA_TESTS := tests/infra/test_secrets.py tests/infra/test_workflows.py tests/infra/test_terraform.py
+
 .PHONY: test
 test: install ## Every test that needs no Docker, cluster or GPU
-	$(ML) -m pytest tests --ignore tests/dags
+	$(ML) -m pytest tests --ignore tests/dags $(addprefix --ignore ,$(INFRA_TESTS))
 	$(AIRFLOW) -m pytest tests/dags
 
 .PHONY: test-slow
@@ -96,7 +99,7 @@ test-slow: install ## Planted bad challengers, 30 backfilled nights, 20 kills of
 
 .PHONY: test-infra
 test-infra: .venv/infra/.installed ## Checks of infra/, .github/ and the history's secrets [ONLY=files]
-	$(INFRA) -m pytest --confcutdir tests/infra $(or $(ONLY),tests/infra/test_secrets.py tests/infra/test_workflows.py tests/infra/test_terraform.py)
+	$(INFRA) -m pytest --confcutdir tests/infra $(or $(ONLY),$(INFRA_TESTS))
 
 .PHONY: audit
 audit: .venv/infra/.installed ## Known vulnerabilities in what is locked; asks the network
