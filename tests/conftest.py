@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
+from pathlib import Path
 
 import httpx
 import psycopg
@@ -34,11 +37,12 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory):
-    """A real PostgreSQL, the one the laptop stack runs."""
+def postgres_server():
+    """A real PostgreSQL, the one the laptop stack runs. Not below pytest's folder: another session locks its user out of there."""
     from flywheel.laptop import postgres
 
-    data = tmp_path_factory.mktemp("pg") / "data"
+    folder = Path(tempfile.mkdtemp(prefix="flywheel-test-"))
+    data = folder / "data"
     postgres.initialise(data)
     port = free_port()
     process = subprocess.Popen(
@@ -54,6 +58,7 @@ def postgres_server(tmp_path_factory):
     yield url
     process.send_signal(signal.SIGINT)  # SIGTERM would wait for the tests' pooled connections
     process.wait()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
