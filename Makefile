@@ -86,7 +86,7 @@ monitoring: install ## Prometheus and Alertmanager beside the stack, until Ctrl-
 	@$(ML) -m flywheel monitoring
 
 # These run in an environment of their own, with the tools that look at infra/ and .github/.
-INFRA_TESTS := tests/infra/test_secrets.py tests/infra/test_workflows.py tests/infra/test_terraform.py
+INFRA_TESTS := tests/infra/test_workflows.py tests/infra/test_terraform.py
 
 .PHONY: test
 test: install ## Every test that needs no Docker, cluster or GPU
@@ -98,7 +98,7 @@ test-slow: install ## Planted bad challengers, 30 backfilled nights, 20 kills of
 	$(ML) -m pytest -s -m slow tests/tasks tests/e2e
 
 .PHONY: test-infra
-test-infra: .venv/infra/.installed ## Checks of infra/, .github/ and the history's secrets [ONLY=files]
+test-infra: .venv/infra/.installed ## Checks of infra/ and .github/ [ONLY=files]
 	$(INFRA) -m pytest --confcutdir tests/infra $(or $(ONLY),$(INFRA_TESTS))
 
 .PHONY: audit

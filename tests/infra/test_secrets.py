@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BASELINE = ROOT / ".secrets.baseline"
-scan = pytest.importorskip("detect_secrets.core.scan", reason="detect-secrets is not installed: make test-infra")
+scan = pytest.importorskip("detect_secrets.core.scan", reason="detect-secrets is not installed: make test")
 settings = pytest.importorskip("detect_secrets.settings")
 
 # A value beside one of these words is a password that everybody knows; a reference to a variable, a file or a secret is none.
