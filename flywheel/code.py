@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from flywheel.settings import REPOSITORY
@@ -16,9 +18,17 @@ def _file(module: str) -> Path | None:
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Every statement below a node, at any depth; an import stands in no expression."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield child
+            yield from _statements(child)
+
+
 def _imports(path: Path) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in _statements(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -27,6 +37,7 @@ def _imports(path: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] in ROOMS}
 
 
+@cache
 def digest(module: str) -> str:
     """Hex SHA-256 over the sources that a module's behaviour hangs on, inside this project."""
     files: dict[str, Path] = {}

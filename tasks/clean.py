@@ -114,11 +114,15 @@ def write(ctx: stage.Context, frame: Frame, counts: list[dict[str, Any]]) -> Non
     files = {name: open(ctx.path(f"{name}.jsonl"), "w") for name in written}  # noqa: SIM115
     try:
         for part in frame.ordered():
+            lines: dict[str, list[str]] = {name: [] for name in written}
             for id, split, record, step, reason in zip(*(part[name].to_pylist() for name in ("id", "split", "record", "step", "reason")), strict=True):
-                name = "quarantine" if step else split
-                line = f'{{"id": "{id}", "step": "{step}", "reason": {json.dumps(reason)}, "record": {record}}}' if step else record
-                files[name].write(line + "\n")
-                written[name] += 1
+                if step:
+                    lines["quarantine"].append(f'{{"id": "{id}", "step": "{step}", "reason": {json.dumps(reason)}, "record": {record}}}\n')
+                else:
+                    lines[split].append(f"{record}\n")
+            for name, some in lines.items():
+                files[name].writelines(some)
+                written[name] += len(some)
     finally:
         for file in files.values():
             file.close()

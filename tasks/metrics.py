@@ -98,8 +98,8 @@ def token_f1(answer: str, reference: str) -> float:
 def repetition(answer: str, size: int = 3) -> float:
     """Share of word n-grams that were there before in the same answer, in [0, 1)."""
     words = answer.split()
-    grams = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+    count = len(words) - size + 1
+    return 1 - len(set(zip(*(words[i:] for i in range(size)), strict=False))) / count if count > 0 else 0.0
 
 
 def refuses(answer: str) -> bool:

@@ -164,13 +164,13 @@ class _Words(NamedTuple):
 
 
 def _words(texts: list[str]) -> _Words:
-    import pandas as pd
     import pyarrow as pa
     from pyarrow import compute
+    from xxhash import xxh3_64_intdigest
 
     split = compute.split_pattern(pa.array(texts, pa.string()), " ")
     coded = split.flatten().dictionary_encode()
-    hashes = pd.util.hash_array(coded.dictionary.to_numpy(zero_copy_only=False), categorize=False)[coded.indices.to_numpy()]
+    hashes = np.fromiter(map(xxh3_64_intdigest, coded.dictionary.cast(pa.binary()).to_pylist()), np.uint64, len(coded.dictionary))[coded.indices.to_numpy()]
     powers, inverse = (np.cumprod(np.full(len(hashes), factor, np.uint64)) for factor in (ODD, ODD_INVERSE))
     return _Words(split.offsets.to_numpy(), np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes * powers)]), inverse)
 

@@ -17,7 +17,6 @@ from tasks.cleaning.frame import Frame, named, table
 if TYPE_CHECKING:
     import daft
     import numpy as np
-    import pandas as pd
 
 HASHES = 128
 RECALL = 0.995  # least chance that two records just at the threshold are compared
@@ -61,11 +60,11 @@ def near(frame: Frame, options: NearDuplicates) -> daft.DataFrame:
     for end in "ab":
         pairs = pairs.join(some.select(col("row").alias(end), col("text").alias(f"text_{end}")), on=end)
     compared = pairs.select("a", "b", _jaccard()(col("text_a"), col("text_b")).alias("similarity"))
-    alike = table(compared.where(f"similarity >= {options.similarity}")).to_pandas()
-    facts = frame.left.select("row", "id", "rank", "record_hash")
-    nodes = sorted({*alike["a"], *alike["b"]})
-    gone = _all_but_the_first(alike, table(facts.join(named(nodes, [""] * len(nodes)), on="row", how="semi")).to_pandas())
-    return named(gone["row"], gone["reason"])
+    alike = {(a, b): similarity for a, b, similarity in _rows(compared.where(f"similarity >= {options.similarity}"))}
+    nodes = sorted({end for pair in alike for end in pair})
+    facts = frame.left.join(named(nodes, [""] * len(nodes)), on="row", how="semi").select("rank", "record_hash", "row", "id")
+    gone = _all_but_the_first(alike, sorted(_rows(facts)))
+    return named(list(gone), list(gone.values()))
 
 
 def _slices(banded: daft.DataFrame, count: int, rows: int) -> Iterator[daft.DataFrame]:
@@ -175,22 +174,24 @@ def _jaccard() -> Any:
     return jaccard
 
 
-def _all_but_the_first(alike: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
-    """`row` and `reason` of those that go, from pairs (`a`, `b`, `similarity`) and what is known of each row (`row`, `id`, `rank`, `record_hash`)."""
+def _rows(frame: daft.DataFrame) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in table(frame).columns), strict=True)
+
+
+def _all_but_the_first(alike: dict[tuple[int, int], float], facts: list[tuple[str, int, int, str]]) -> dict[int, str]:
+    """Which rows go, and why, from similarities of pairs (the smaller row first) and what is known of each row, in order: rank, hash, row and id."""
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    facts = facts.sort_values(["rank", "record_hash", "row"], ignore_index=True)
-    place = facts.reset_index().set_index("row")["index"]
-    ends = [place.loc[alike[end]].to_numpy() for end in "ab"]
-    facts["group"] = connected_components(coo_array((np.ones(len(alike)), ends), shape=(len(facts), len(facts))), directed=False)[1]
-    first = facts.groupby("group")["id"].transform("first") if len(facts) else facts["id"]
-    kept = facts.groupby("group").cumcount() == 0
-    direct = {frozenset(pair): similarity for *pair, similarity in alike.itertuples(index=False)}
-    heads = facts[kept].set_index("group")["row"]
-    facts["reason"] = [
-        f"{direct[pair]:.2f} like {name}" if (pair := frozenset((row, heads[group]))) in direct else f"like {name}, through others between them"
-        for row, group, name in zip(facts["row"], facts["group"], first, strict=True)
-    ]
-    return facts.loc[~kept, ["row", "reason"]]
+    place = {row: number for number, (_, _, row, _) in enumerate(facts)}
+    ends = np.array([[place[a], place[b]] for a, b in alike], dtype=np.int64).reshape(-1, 2).T
+    groups = connected_components(coo_array((np.ones(len(alike)), ends), shape=(len(facts), len(facts))), directed=False)[1]
+    heads: dict[int, tuple[int, str]] = {}
+    gone = {}
+    for group, (_, _, row, id) in zip(groups.tolist(), facts, strict=True):
+        head, name = heads.setdefault(group, (row, id))
+        if row != head:
+            similarity = alike.get((min(row, head), max(row, head)))
+            gone[row] = f"like {name}, through others between them" if similarity is None else f"{similarity:.2f} like {name}"
+    return gone

@@ -35,12 +35,11 @@ def length(options: Length) -> Judge:
 def repetition(options: Repetition) -> Judge:
     """Reads the answer only. n-grams are counted only where enough words are there twice to reach the limit."""
     run = re.compile(rf"(\S)\1{{{options.max_run - 1}}}")
-    block = (options.max_run + 1) // 2  # so long a run covers one of the text's blocks of half its length
 
     def judge(texts: Texts) -> tuple[Texts, str]:
         output = texts.output
         words = output.split()
-        if any(output[i] * block == output[i : i + block] for i in range(0, len(output), block)) and run.search(output):
+        if max(map(len, words), default=0) >= options.max_run and run.search(output):
             return texts, f"one character stands {options.max_run} times in a row"
         if output.count("\n") >= options.max_line:
             _, times = Counter(filter(None, map(str.strip, output.split("\n")))).most_common(1)[0]
