@@ -131,8 +131,10 @@ def _check(proof: dict[str, Any], ids: set[str]) -> dict[str, str]:
             batch = json.loads(store.read_bytes(store.join(settings().store, ledger.BATCHES, f"{name}.json")))
         except FileNotFoundError:
             continue  # claimed, not published yet
-        data = store.read_bytes(store.resolve(batch["examples"]["uri"]))
-        seen[name] = _clean(data, [entry for entry in map(json.loads, data.splitlines()) if ids & set(entry["feedback_ids"])], name)
+        for what, file in {"": batch["examples"], **batch.get("copies", {})}.items():
+            data = store.read_bytes(store.resolve(file["uri"]))
+            bad = [entry for entry in map(json.loads, data.splitlines()) if ids & set(entry["feedback_ids"])]
+            seen[f"{name} {what}".strip()] = _clean(data, bad, name)
     return seen
 
 

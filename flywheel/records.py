@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 Split = Literal["train", "heldout", "reserve"]
 Kind = Literal["supervised", "preference", "thumb"]
+FAILURE = "failure"  # the slice of corrections of answers that several people found wrong
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 

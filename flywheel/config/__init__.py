@@ -13,11 +13,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from flywheel import store
 from flywheel.config.cleaning import Clean
+from flywheel.config.curation import Curate
 from flywheel.config.section import Section, Share
 from flywheel.config.sources import Ingest, Source
 from flywheel.errors import ContractError
 
-__all__ = ["Clean", "Config", "Ingest", "Section", "Share", "Source", "load"]
+__all__ = ["Clean", "Config", "Curate", "Ingest", "Section", "Share", "Source", "load"]
 
 # What tasks/metrics.py measures.
 Measured = Literal[
@@ -185,14 +186,6 @@ class Rollout(Section):
     enabled: bool = Field(True, description="A backfilled night passes false: registered, never rolled out")
     approved_by: str = Field("", description="Who approved this promotion, when the gate asks for a person. Set by the DAG")
     wait_seconds: float = Field(90, ge=0, description="How long to wait until serving answers with the new version; 0: do not ask")
-
-
-class Curate(Section):
-    """Turn feedback into training records."""
-
-    min_batch: int = Field(20, ge=1, description="Fewer new usable records wait for more")
-    max_wait_hours: float = Field(24, ge=0, description="After this long a batch goes all the same, however small, and whether or not people still write")
-    debounce_seconds: float = Field(10, ge=0, description="A batch waits until nothing new has come for so long")
 
 
 class Config(Section):

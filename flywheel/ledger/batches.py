@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -137,19 +137,14 @@ def _without(number: int, ids: set[str], erase: bool) -> bool:
         published = json.loads(store.read_bytes(uri(number)))
     except FileNotFoundError:
         return False
-    examples = Artifact.model_validate(published["examples"])
-    lines = store.read_bytes(examples.location).splitlines(keepends=True)
-    kept = [line for line in lines if not ids & set(json.loads(line)["feedback_ids"])]
-    before = [*published.get("before", []), examples.uri]
-    if len(kept) < len(lines):
-        data = b"".join(kept)
-        digest = hashlib.sha256(data).hexdigest()
-        key = store.join(EXAMPLES, f"{batch_name(number)}-{digest[:12]}.jsonl")
-        store.write_bytes(store.resolve(key), data)
-        published["examples"] = Artifact(uri=key, sha256=digest, bytes=len(data), rows=len(kept)).model_dump()
-    elif not erase or before == [examples.uri]:
+    files = {"examples": published["examples"], **published.get("copies", {})}
+    old = [*published.get("before", []), *(file["uri"] for file in files.values())]
+    written = {name: file for name, before in files.items() if (file := _rewritten(number, Artifact.model_validate(before), ids))}
+    if not written and not (erase and published.get("before")):
         return False
-    old = [key for key in before if key != published["examples"]["uri"]]
+    files |= written
+    published |= {"examples": files.pop("examples"), "copies": files}
+    old = [key for key in old if key not in {published["examples"]["uri"], *(file["uri"] for file in files.values())}]
     if erase:  # the list stays until the files are gone
         store.write_bytes(uri(number), json.dumps({**published, "before": old}).encode())
         for key in old:
@@ -159,9 +154,26 @@ def _without(number: int, ids: set[str], erase: bool) -> bool:
     return True
 
 
-def publish(batch: Batch, examples: Artifact) -> None:
-    """Write what `ingest` reads, and mark the batch's segments claimed for the sensor."""
+def _rewritten(number: int, artifact: Artifact, ids: set[str]) -> dict[str, Any] | None:
+    """A file without the lines that rest on these records; None when it has none of them."""
+    lines = store.read_bytes(artifact.location).splitlines(keepends=True)
+    kept = [line for line in lines if not ids & set(json.loads(line)["feedback_ids"])]
+    if len(kept) == len(lines):
+        return None
+    data = b"".join(kept)
+    digest = hashlib.sha256(data).hexdigest()
+    key = store.join(EXAMPLES, f"{batch_name(number)}-{digest[:12]}.jsonl")
+    store.write_bytes(store.resolve(key), data)
+    return Artifact(uri=key, sha256=digest, bytes=len(data), rows=len(kept)).model_dump()
+
+
+def publish(batch: Batch, examples: Artifact, copies: Mapping[str, Artifact] | None = None) -> None:
+    """Write what `ingest` reads, and mark the batch's segments claimed for the sensor.
+
+    `copies` are JSONL files with the same texts in other forms; each line has `feedback_ids`, and is forgotten with the example.
+    """
     told: dict[str, Any] = {"id": batch.name, "claimed": batch.claimed.isoformat(), "examples": examples.model_dump()}
+    told["copies"] = {name: copy.model_dump() for name, copy in (copies or {}).items()}
     told |= {"feedback": [r.id for r in batch.records], "segments": batch.segments}
     store.write_bytes(uri(batch.id), json.dumps(told).encode())
     for segment in batch.segments:
