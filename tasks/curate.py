@@ -108,7 +108,7 @@ def run(ctx: stage.Context) -> None:
     used = sum(routes[route] for route in LEARNED)
     ctx.say(f"batch {batch.name}: {len(batch.records)} records, {used} learned from as {len(desk.examples)} examples, {len(desk.asks)} questions to reviewers")
     ctx.metrics |= {"batch": batch.name, "records": len(batch.records), "used": used, "examples": len(desk.examples), "asked": len(desk.asks)}
-    ctx.metrics |= dict(routes)
+    ctx.metrics |= {str(route): n for route, n in routes.items()}
     ctx.metrics |= {f"dropped.{count['rule']}": count["dropped"] for count in desk.counts if count["dropped"]}
     return None
 
