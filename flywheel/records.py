@@ -163,3 +163,7 @@ class Feedback(FeedbackIn):
     response: str
     model_version: str
     withheld: str = Field("", description="Why it may not be learned from: superseded, withdrawn; empty when it may")
+
+    @model_validator(mode="after")
+    def _can_be_stored(self) -> Feedback:
+        return self  # it was looked at when it was stored

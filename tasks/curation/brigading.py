@@ -47,8 +47,7 @@ class Brigading(Rule[options.Brigading]):
         return best if len({c.record.user for c in best}) >= self.options.raters else []
 
     def _together(self, desk: Desk, group: set[str], cases: list[Case]) -> None:
-        leader = desk.person(min(group))
-        desk.together |= dict.fromkeys(group, leader)
+        desk.act_as_one(group)
         one, *others = sorted(cases, key=lambda c: (not c.record.correction, c.record.timestamp, c.record.id))
         one.doubt = f"{len(group)} people who act as one said the same within {self.options.window_minutes:g} minutes"
         for case in others:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -58,7 +58,7 @@ def case_of(record: Feedback, decided: Decided | None = None) -> Case:
     return Case(record, decided, asked, f"{asked}\x1f{fingerprint(record.response)}", vote)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Vote:
     """One person's verdict on one item."""
 
@@ -96,6 +96,7 @@ class Desk:
     trust: dict[str, float] = field(default_factory=dict)  # accuracy of each rater, where it was measured
     good: dict[str, float] = field(default_factory=dict)  # chance that an item's answer is good
     rule: str = ""  # the one that is at work
+    _votes: list[Vote] | None = None
 
     def __post_init__(self) -> None:
         self.by_id = {case.record.id: case for case in self.cases}
@@ -139,8 +140,20 @@ class Desk:
         """A rater's name, or that of the people they act as one with."""
         return self.together.get(name, name)
 
+    def act_as_one(self, group: set[str]) -> None:
+        """From here on these people are one."""
+        self.together |= dict.fromkeys(group, self.person(min(group)))
+        self._votes = None
+
     def votes(self) -> list[Vote]:
         """What everybody said about answers, before and now: of one person about one item the latest. The nameless count as one person."""
-        now = [Vote(c.record.user, c.item, c.vote, c.record.timestamp, c.decided is not None) for c in self.cases if c.vote is not None and c.rule != "rights"]
-        latest = {(self.person(vote.rater), vote.item): vote for vote in sorted(self.known.earlier + now, key=lambda v: v.at)}
-        return [Vote(rater, item, vote.up, vote.at, vote.reviewed) for (rater, item), vote in latest.items()]
+        if self._votes is None:
+            now = [
+                Vote(c.record.user, c.item, c.vote, c.record.timestamp, c.decided is not None) for c in self.cases if c.vote is not None and c.rule != "rights"
+            ]
+            latest: dict[tuple[str, str], Vote] = {}
+            for vote in sorted(self.known.earlier + now, key=lambda v: v.at):
+                name = self.person(vote.rater)
+                latest[name, vote.item] = vote if name == vote.rater else replace(vote, rater=name)
+            self._votes = list(latest.values())
+        return self._votes
