@@ -188,6 +188,12 @@ class Rollout(Section):
     wait_seconds: float = Field(90, ge=0, description="How long to wait until serving answers with the new version; 0: do not ask")
 
 
+class Housekeep(Section):
+    """Forget what was kept as long as it may be."""
+
+    reason: str = Field("kept as long as it may be", min_length=1, description="What the proof says")
+
+
 class Config(Section):
     """A whole turn."""
 
@@ -203,6 +209,7 @@ class Config(Section):
     register_: Register = Field(Register(), alias="register")
     rollout: Rollout = Rollout()
     curate: Curate = Curate()
+    housekeep: Housekeep = Housekeep()
 
     def section(self, stage: str) -> Section:
         """The part of one stage."""
