@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 Split = Literal["train", "heldout", "reserve"]
 Kind = Literal["supervised", "preference", "thumb"]
+FAILURE = "failure"  # the slice of corrections of answers that several people found wrong
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
@@ -122,7 +123,7 @@ class FeedbackIn(BaseModel):
     preference: Preference | None = None
     signal: Literal["copied", "regenerated", "abandoned"] | None = Field(None, description="What somebody did with the answer, unasked")
     user: str = Field("anonymous", max_length=128)
-    source: Literal["ui", "api", "label-studio", "import"] = "api"
+    source: Literal["ui", "api", "label-studio", "import", "review"] = Field("api", description="review: a reviewer's decision, which the ledger alone writes")
     consent: bool = Field(False, description="May be used for training")
     keep_until: AwareDatetime | None = Field(None, description="To be forgotten after this; never later than the service's own retention")
     given_at: AwareDatetime | None = Field(None, description="By the client's clock. It is kept, and the service's own clock decides")
@@ -162,3 +163,7 @@ class Feedback(FeedbackIn):
     response: str
     model_version: str
     withheld: str = Field("", description="Why it may not be learned from: superseded, withdrawn; empty when it may")
+
+    @model_validator(mode="after")
+    def _can_be_stored(self) -> Feedback:
+        return self  # it was looked at when it was stored

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from flywheel import base_model, manifest, prompt, registry, stage
 from flywheel.config import Suite
 from flywheel.manifest import Artifact
-from flywheel.records import Example
+from flywheel.records import FAILURE, Example
 from tasks import harness, integrity, judge, metrics, overlap, preferences, suites
 from tasks.metrics import METRICS
 from tasks.paired import Comparison, pairs
@@ -68,8 +68,9 @@ def compose(ctx: stage.Context, examples: list[Example], learned: set[str]) -> t
         found = {HELDOUT: suites.freeze(heldout, conf.examples, ctx.inputs["clean.heldout"].location), REGRESSION: []}
     roles = {HELDOUT: HELDOUT, REGRESSION: REGRESSION, CORRECTIONS: CORRECTIONS}
     known = {item.id for item in found[REGRESSION]}
-    corrected = [e for e in examples if e.feedback_ids and e.id in learned and e.id not in known]
-    found[CORRECTIONS] = [suites.of_example(e) for e in sorted(corrected, key=lambda e: e.id)[: conf.corrections]]
+    corrected = [e for e in examples if e.feedback_ids and e.kind == "supervised" and e.id in learned and e.id not in known]
+    failures_first = sorted(corrected, key=lambda e: (e.slice != FAILURE, e.id))
+    found[CORRECTIONS] = [suites.of_example(e) for e in failures_first[: conf.corrections]]
     for suite in conf.suites:
         found[suite.name] = suites.read(suite)
         roles[suite.name] = suite.role

@@ -35,21 +35,29 @@ def _model(path: Path) -> tuple[Any, Any]:
     return AutoTokenizer.from_pretrained(str(path)), AutoModel.from_pretrained(str(path)).eval()
 
 
-def of(pairs: Sequence[tuple[str, str]], embedder: str, cache: Path, batch_size: int = 64) -> list[float]:
-    """Cosine of each pair of texts, in [-1, 1]; texts are cut at 256 tokens."""
+def embed(texts: Sequence[str], embedder: str, cache: Path, batch_size: int = 64) -> Any:
+    """Unit vectors of texts, an array of shape [texts, dimensions]; texts are cut at 256 tokens."""
     import torch
 
-    if not pairs:
-        return []
     tokenizer, model = _model(folder(embedder, cache))
-    texts = sorted({text for pair in pairs for text in pair}, key=len)
-    vectors: dict[str, Any] = {}
-    for start in range(0, len(texts), batch_size):
-        chosen = texts[start : start + batch_size]
-        batch = tokenizer(chosen, padding=True, truncation=True, max_length=256, return_tensors="pt")
+    order = sorted(range(len(texts)), key=lambda k: len(texts[k]))  # alike in length: little padding
+    vectors: list[Any] = [None] * len(texts)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = tokenizer([texts[k] for k in chosen], padding=True, truncation=True, max_length=256, return_tensors="pt")
         with torch.inference_mode():
             hidden = model(**batch).last_hidden_state
         mask = batch["attention_mask"][:, :, None].float()
-        mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
-        vectors.update(zip(chosen, torch.nn.functional.normalize(mean, dim=1), strict=True))
+        mean = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1).clamp(min=1), dim=1)
+        for k, vector in zip(chosen, mean, strict=True):
+            vectors[k] = vector
+    return torch.stack(vectors).numpy()
+
+
+def of(pairs: Sequence[tuple[str, str]], embedder: str, cache: Path, batch_size: int = 64) -> list[float]:
+    """Cosine of each pair of texts, in [-1, 1]."""
+    if not pairs:
+        return []
+    texts = sorted({text for pair in pairs for text in pair})
+    vectors = dict(zip(texts, embed(texts, embedder, cache, batch_size), strict=True))
     return [float(vectors[a] @ vectors[b]) for a, b in pairs]

@@ -13,11 +13,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from flywheel import store
 from flywheel.config.cleaning import Clean
+from flywheel.config.curation import Curate
 from flywheel.config.section import Section, Share
 from flywheel.config.sources import Ingest, Source
 from flywheel.errors import ContractError
 
-__all__ = ["Clean", "Config", "Ingest", "Section", "Share", "Source", "load"]
+__all__ = ["Clean", "Config", "Curate", "Ingest", "Section", "Share", "Source", "load"]
 
 # What tasks/metrics.py measures.
 Measured = Literal[
@@ -187,12 +188,10 @@ class Rollout(Section):
     wait_seconds: float = Field(90, ge=0, description="How long to wait until serving answers with the new version; 0: do not ask")
 
 
-class Curate(Section):
-    """Turn feedback into training records."""
+class Housekeep(Section):
+    """Forget what was kept as long as it may be."""
 
-    min_batch: int = Field(20, ge=1, description="Fewer new usable records wait for more")
-    max_wait_hours: float = Field(24, ge=0, description="After this long a batch goes all the same, however small, and whether or not people still write")
-    debounce_seconds: float = Field(10, ge=0, description="A batch waits until nothing new has come for so long")
+    reason: str = Field("kept as long as it may be", min_length=1, description="What the proof says")
 
 
 class Config(Section):
@@ -210,6 +209,7 @@ class Config(Section):
     register_: Register = Field(Register(), alias="register")
     rollout: Rollout = Rollout()
     curate: Curate = Curate()
+    housekeep: Housekeep = Housekeep()
 
     def section(self, stage: str) -> Section:
         """The part of one stage."""

@@ -52,8 +52,18 @@ class Engine(Section):
     threads: int | None = Field(None, ge=1, description="native: CPU threads, and processes for the steps in Python; default: all cores")
 
 
-def _named(value: Any) -> Any:
+def named(value: Any) -> Any:
+    """A bare name as a step with its defaults."""
     return {"step": value} if isinstance(value, str) else value
+
+
+def each_once(what: str, found: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The same. Raises ValueError when one stands twice."""
+    names = [step.step for step in found]
+    twice = next((name for name in names if names.count(name) > 1), "")
+    if twice:
+        raise ValueError(f"the {what} {twice} stands twice")
+    return found
 
 
 AnyStep = Annotated[
@@ -62,7 +72,7 @@ AnyStep = Annotated[
         | steps.Profanity | steps.Toxicity | steps.Hallucination | ExactDuplicates | NearDuplicates | Conflicts | Decontamination,
         Field(discriminator="step"),
     ],
-    BeforeValidator(_named),
+    BeforeValidator(named),
 ]  # fmt: skip
 
 
@@ -80,8 +90,4 @@ class Clean(Section):
     @field_validator("steps")
     @classmethod
     def _each_once(cls, found: tuple[Step, ...]) -> tuple[Step, ...]:
-        names = [step.step for step in found]
-        twice = next((name for name in names if names.count(name) > 1), "")
-        if twice:
-            raise ValueError(f"the step {twice} stands twice")
-        return found
+        return each_once("step", found)

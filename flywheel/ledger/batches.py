@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from flywheel import store
 from flywheel.ledger.feedback import READ, older, record_of, supersede
+from flywheel.ledger.review import decisions_on
 from flywheel.ledger.schema import CLAIM_LOCK, batches, feedback, lock, segments, transaction
 from flywheel.ledger.segments import CLAIMED
 from flywheel.manifest import Artifact
@@ -111,7 +112,7 @@ def settle() -> list[int]:
 
     Called by who withholds, and again and again by the service: a death in between is made good.
     """
-    written = []
+    written, followed = [], 0
     with transaction() as db:
         unsettled = sa.select(feedback.c.batch).where(feedback.c.unsettled).distinct().order_by(feedback.c.batch)
         found = db.execute(unsettled).scalars().all()
@@ -122,9 +123,12 @@ def settle() -> list[int]:
             rows = db.execute(sa.select(feedback.c.id, feedback.c.sha256).where(of_batch, feedback.c.unsettled)).all()
             if number is not None and _without(number, {row.id for row in rows}, erase=any(row.sha256 for row in rows)):
                 written.append(number)
+            ids = [row.id for row in rows]
+            resting = feedback.update().where(feedback.c.id.in_(decisions_on(ids)), feedback.c.withheld.is_(None))
+            followed += db.execute(resting.values(withheld="what it decided on is withheld", unsettled=True)).rowcount
             if finished:
-                db.execute(feedback.update().where(of_batch, feedback.c.id.in_([row.id for row in rows])).values(unsettled=False))
-    return written
+                db.execute(feedback.update().where(of_batch, feedback.c.id.in_(ids)).values(unsettled=False))
+    return sorted({*written, *settle()}) if followed else written
 
 
 def _without(number: int, ids: set[str], erase: bool) -> bool:
@@ -133,19 +137,14 @@ def _without(number: int, ids: set[str], erase: bool) -> bool:
         published = json.loads(store.read_bytes(uri(number)))
     except FileNotFoundError:
         return False
-    examples = Artifact.model_validate(published["examples"])
-    lines = store.read_bytes(examples.location).splitlines(keepends=True)
-    kept = [line for line in lines if not ids & set(json.loads(line)["feedback_ids"])]
-    before = [*published.get("before", []), examples.uri]
-    if len(kept) < len(lines):
-        data = b"".join(kept)
-        digest = hashlib.sha256(data).hexdigest()
-        key = store.join(EXAMPLES, f"{batch_name(number)}-{digest[:12]}.jsonl")
-        store.write_bytes(store.resolve(key), data)
-        published["examples"] = Artifact(uri=key, sha256=digest, bytes=len(data), rows=len(kept)).model_dump()
-    elif not erase or before == [examples.uri]:
+    files = {"examples": published["examples"], **published.get("copies", {})}
+    old = [*published.get("before", []), *(file["uri"] for file in files.values())]
+    written = {name: file for name, before in files.items() if (file := _rewritten(number, Artifact.model_validate(before), ids))}
+    if not written and not (erase and published.get("before")):
         return False
-    old = [key for key in before if key != published["examples"]["uri"]]
+    files |= written
+    published |= {"examples": files.pop("examples"), "copies": files}
+    old = [key for key in old if key not in {published["examples"]["uri"], *(file["uri"] for file in files.values())}]
     if erase:  # the list stays until the files are gone
         store.write_bytes(uri(number), json.dumps({**published, "before": old}).encode())
         for key in old:
@@ -155,9 +154,26 @@ def _without(number: int, ids: set[str], erase: bool) -> bool:
     return True
 
 
-def publish(batch: Batch, examples: Artifact) -> None:
-    """Write what `ingest` reads, and mark the batch's segments claimed for the sensor."""
+def _rewritten(number: int, artifact: Artifact, ids: set[str]) -> dict[str, Any] | None:
+    """A file without the lines that rest on these records; None when it has none of them."""
+    lines = store.read_bytes(artifact.location).splitlines(keepends=True)
+    kept = [line for line in lines if not ids & set(json.loads(line)["feedback_ids"])]
+    if len(kept) == len(lines):
+        return None
+    data = b"".join(kept)
+    digest = hashlib.sha256(data).hexdigest()
+    key = store.join(EXAMPLES, f"{batch_name(number)}-{digest[:12]}.jsonl")
+    store.write_bytes(store.resolve(key), data)
+    return Artifact(uri=key, sha256=digest, bytes=len(data), rows=len(kept)).model_dump()
+
+
+def publish(batch: Batch, examples: Artifact, copies: Mapping[str, Artifact] | None = None) -> None:
+    """Write what `ingest` reads, and mark the batch's segments claimed for the sensor.
+
+    `copies` are JSONL files with the same texts in other forms; each line has `feedback_ids`, and is forgotten with the example.
+    """
     told: dict[str, Any] = {"id": batch.name, "claimed": batch.claimed.isoformat(), "examples": examples.model_dump()}
+    told["copies"] = {name: copy.model_dump() for name, copy in (copies or {}).items()}
     told |= {"feedback": [r.id for r in batch.records], "segments": batch.segments}
     store.write_bytes(uri(batch.id), json.dumps(told).encode())
     for segment in batch.segments:

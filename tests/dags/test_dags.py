@@ -30,7 +30,7 @@ sys.meta_path.insert(0, Blocked())
 import airflow.sdk
 from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronDataIntervalTimetable, Param
 before = time.process_time()
-import dags.flywheel_dag, dags.feedback_dag
+import dags.flywheel_dag, dags.feedback_dag, dags.housekeeping_dag
 print(time.process_time() - before)
 """
 

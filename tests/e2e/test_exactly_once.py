@@ -126,7 +126,8 @@ def world(home, monkeypatch):
     home.mkdir()
     source = {"kind": "files", "path": str(home / "own.jsonl"), "licence": "CC0-1.0", "consent": "made here"}
     (home / "own.jsonl").write_text('{"instruction": "one", "output": "two"}\n')
-    own = {"model": {"base": str(home / "no model")}, "ingest": {"sources": [source]}, "curate": {"min_batch": 20, "debounce_seconds": 0.2}}
+    curate = {"min_batch": 20, "debounce_seconds": 0.2, "rules": [{"step": "corrections", "pairs": False}]}  # what becomes of each is then known
+    own = {"model": {"base": str(home / "no model")}, "ingest": {"sources": [source]}, "curate": curate}
     (home / "config.yaml").write_text(json.dumps(own))
     monkeypatch.setenv("FLYWHEEL_DATABASE_URL", f"postgresql+psycopg://flywheel@127.0.0.1:{ports['postgres']}/flywheel")
     monkeypatch.setenv("FLYWHEEL_MLFLOW_URL", f"http://127.0.0.1:{ports['mlflow']}")

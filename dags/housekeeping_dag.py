@@ -1,0 +1,30 @@
+"""Every night, forget what was kept as long as it may be."""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG
+
+from dags.launch import note_failure, stage
+
+DOC = """
+### Retention
+
+`housekeep` forgets feedback whose `keep_until` has passed (at most `FLYWHEEL_RETENTION_DAYS` after it was given): out of the ledger, the
+segments, the batches and MLflow, with a proof in the store's `feedback/forgotten`.
+
+**When it is red**, mend what its last line says and clear it: a forgetting that was cut off is finished by the next one.
+"""
+
+with DAG(
+    "housekeeping",
+    description="Retention of feedback",
+    doc_md=DOC,
+    schedule="30 1 * * *",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(minutes=5)},
+    tags=["flywheel", "housekeeping"],
+    on_failure_callback=note_failure,
+) as dag:
+    stage("housekeep", execution_timeout=timedelta(hours=1))
