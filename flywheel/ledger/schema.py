@@ -112,6 +112,22 @@ def _engine(url: str) -> sa.Engine:
     return engine
 
 
+@lru_cache(maxsize=4)
+def _statements(url: str) -> sa.Engine:
+    _engine(url)  # which migrates
+    return sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_size=2, connect_args={"connect_timeout": 5})
+
+
+@contextmanager
+def statements() -> Iterator[sa.Connection]:
+    """A connection on which each statement is a transaction: one round trip instead of a look at the connection, BEGIN and COMMIT beside it.
+
+    Raises what SQLAlchemy raises, also when the server was started anew since the last time: take `transaction` then.
+    """
+    with _statements(settings().database_url).connect() as db:
+        yield db
+
+
 @contextmanager
 def transaction() -> Iterator[sa.Connection]:
     """A transaction on the one PostgreSQL. Raises TransientError when it cannot be reached."""
