@@ -18,7 +18,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from flywheel.errors import TransientError
 from flywheel.settings import settings
 
-SEAL_LOCK, CLAIM_LOCK, SCHEMA_LOCK, REGISTRY_LOCK, MLFLOW_LOCK = 7101, 7102, 7103, 7104, 7105
+SEAL_LOCK, CLAIM_LOCK, SCHEMA_LOCK, REGISTRY_LOCK, MLFLOW_LOCK, LABEL_LOCK = 7101, 7102, 7103, 7104, 7105, 7106
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 tables = sa.MetaData()
@@ -106,6 +106,35 @@ decisions = sa.Table(
     sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
     sa.Column("decision", sa.Text, nullable=False),
     sa.Column("feedback_id", sa.Text),
+)
+label_projects = sa.Table(
+    "label_projects",
+    tables,
+    sa.Column("url", sa.Text, primary_key=True),
+    sa.Column("project", sa.BigInteger, primary_key=True),
+    sa.Column("pulled", Moment, nullable=False, server_default="epoch"),
+)
+label_tasks = sa.Table(
+    "label_tasks",
+    tables,
+    sa.Column("url", sa.Text, primary_key=True),
+    sa.Column("project", sa.BigInteger, primary_key=True),
+    sa.Column("task", sa.BigInteger, primary_key=True),
+    sa.Column("item", sa.Text, nullable=False),
+)
+judgements = sa.Table(
+    "judgements",
+    tables,
+    sa.Column("tool", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("item", sa.Text, nullable=False),
+    sa.Column("annotator", sa.Text, nullable=False),
+    sa.Column("changed", sa.Text, nullable=False),
+    sa.Column("decision", sa.Text),
+    sa.Column("rating", sa.Integer),
+    sa.Column("better", sa.Text),
+    sa.Column("problem", sa.Text),
+    sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
 )
 
 
