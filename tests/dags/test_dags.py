@@ -1,5 +1,6 @@
 """In Airflow's own environment: the DAG files, the local operator, the sensor."""
 
+import importlib
 import json
 import os
 import signal
@@ -76,6 +77,17 @@ def test_every_dag_can_be_read_and_explains_itself(home):
         assert dag.doc_md and dag.tags and dag.max_active_runs == 1
         assert dag.on_failure_callback
         assert all(task.owner == "ml-platform" and task.retries == 2 for task in dag.tasks)
+
+
+def test_review_has_a_schedule_only_where_a_label_studio_is_set_up(home, monkeypatch):
+    from dags import review_dag
+
+    for url in ("", "http://127.0.0.1:18082"):
+        monkeypatch.setenv("FLYWHEEL_LABEL_STUDIO_URL", url)
+        settings.cache_clear()
+        found = importlib.reload(review_dag).dag
+        assert bool(found.schedule) is bool(url)
+        assert [task.task_id for task in found.tasks] == ["review"]
 
 
 def test_arguments_are_the_contract(home):
