@@ -46,6 +46,11 @@ install: .venv/ml/.installed .venv/airflow/.installed ## Make the two locked env
 	$(INFRA) -m pip install --quiet --no-deps --require-hashes -r requirements/infra.txt
 	@touch $@
 
+.venv/label/.installed: requirements/label.txt | .venv/ml/.installed
+	$(BASE_PYTHON) -m venv .venv/label
+	$(ML) -m uv pip install --quiet --compile-bytecode --python .venv/label/bin/python --no-deps --require-hashes -r requirements/label.txt
+	@touch $@
+
 .venv/client/.installed: requirements/base.txt
 	$(BASE_PYTHON) -m venv .venv/client
 	$(CLIENT) -m pip install --quiet --no-deps --require-hashes -r requirements/base.txt
@@ -63,6 +68,7 @@ lock: .venv/ml/.installed ## Compile requirements/*.in to hashed *.txt
 	for family in $(FAMILIES); do compile requirements/$$family.in -c requirements/laptop.txt -o requirements/$$family.txt --no-emit-package torch; done; \
 	compile --no-deps requirements/model.in -o requirements/model.txt; \
 	compile requirements/airflow.in -o requirements/airflow.txt; \
+	compile requirements/label.in -o requirements/label.txt; \
 	compile requirements/infra.in -o requirements/infra.txt
 
 .PHONY: demo
@@ -85,11 +91,15 @@ turn: install ## One turn now, on your config
 monitoring: install ## Prometheus and Alertmanager beside the stack, until Ctrl-C
 	@$(ML) -m flywheel monitoring
 
+.PHONY: review
+review: install .venv/label/.installed ## A Label Studio of its own in the stack, for people to review in
+	@$(ML) -m flywheel review start
+
 # These run in an environment of their own, with the tools that look at infra/ and .github/.
 INFRA_TESTS := tests/infra/test_workflows.py tests/infra/test_terraform.py
 
 .PHONY: test
-test: install ## Every test that needs no Docker, cluster or GPU
+test: install .venv/label/.installed ## Every test that needs no Docker, cluster or GPU
 	$(ML) -m pytest tests --ignore tests/dags $(addprefix --ignore ,$(INFRA_TESTS))
 	$(AIRFLOW) -m pytest tests/dags
 

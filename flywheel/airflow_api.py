@@ -108,9 +108,13 @@ class AirflowApi:
         """What Airflow could not read."""
         return [f"{e['filename']}: {e['stack_trace'].splitlines()[-1]}" for e in self._call("GET", "/importErrors")["import_errors"]]
 
+    def pause(self, dag: str, *, paused: bool) -> None:
+        """Let no run of a DAG begin, or let them again."""
+        self._call("PATCH", f"/dags/{dag}", params={"update_mask": "is_paused"}, json={"is_paused": paused})
+
     def unpause(self, dag: str) -> None:
         """Let a DAG run."""
-        self._call("PATCH", f"/dags/{dag}", params={"update_mask": "is_paused"}, json={"is_paused": False})
+        self.pause(dag, paused=False)
 
     def trigger(self, dag: str, conf: dict[str, Any]) -> str:
         """Start a run by hand; returns its id. The id is made here, so that a lost answer does not start a second one."""

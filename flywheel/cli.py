@@ -31,13 +31,15 @@ console = Console(highlight=False)
 
 data = typer.Typer(help="Data set versions: what is learned from.", no_args_is_help=True)
 app.add_typer(data, name="data")
+review = typer.Typer(help="What people are asked: Label Studio and Prodigy.", no_args_is_help=True)
+app.add_typer(review, name="review")
 AS_JSON = Annotated[bool, typer.Option("--json", help="for programs")]
 
 
 def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
     """A command that ends in one sentence and the contract's exit code when it fails."""
 
-    @group.command(name=function.__name__.removeprefix("data_").replace("_", "-"))
+    @group.command(name=function.__name__.removeprefix("data_").removeprefix("review_").replace("_", "-"))
     @wraps(function)
     def run(*arguments: Any, **options: Any) -> None:
         try:
@@ -51,6 +53,7 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
 
 
 data_command = partial(command, group=data)
+review_command = partial(command, group=review)
 
 
 def fail(error: FlywheelError) -> None:
@@ -312,3 +315,45 @@ def data_diff(
 
     found = data_diff.compare(datasets.get(a), datasets.get(b), samples)
     return console.print_json(found.model_dump_json()) if as_json else console.print(data_diff.text(found), markup=False, soft_wrap=True, end="")
+
+
+@review_command
+def review_start() -> None:
+    """Set up a Label Studio on this machine, if there is none, and start the stack with it."""
+    from flywheel.laptop import services, stack
+
+    services.secret(settings().home, "label-studio")
+    settings.cache_clear()
+    stack.up()
+    console.print(f"{settings().label_studio_url}  as {services.REVIEWER}, password {settings().label_studio_token}", soft_wrap=True)
+    console.print("the DAG `review` pushes and pulls every 10 minutes once it is unpaused in Airflow", soft_wrap=True)
+
+
+@review_command
+def review_export(
+    file: Annotated[Path, typer.Argument(help="a new .jsonl file for Prodigy")],
+    limit: Annotated[int, typer.Option(min=1, help="the most important first")] = 200,
+) -> None:
+    """Write what waits for a person as Prodigy's JSONL."""
+    from flywheel import ledger
+    from flywheel.labelling import prodigy
+    from flywheel.ledger import review as reviews
+
+    with ledger.transaction() as db:
+        items = reviews.waiting(db, limit)
+    store.write_bytes(str(file), prodigy.tasks(items))
+    console.print(f"{len(items)} tasks are in {file}", soft_wrap=True)
+
+
+@review_command
+def review_import(
+    file: Annotated[Path, typer.Argument(help="the output of `prodigy db-out`")],
+    annotators: Annotated[int, typer.Option(min=1, help="how many must have looked at an item; most of them decide")] = 1,
+) -> None:
+    """Take up what people decided in Prodigy; the same file again changes nothing."""
+    from flywheel.labelling import prodigy
+
+    taken = prodigy.take_in(file.read_bytes(), str(file), annotators)
+    for sentence in taken.said:
+        console.print(sentence, markup=False, soft_wrap=True)
+    console.print(f"{taken.new} new annotations: {taken.decided} decided, {taken.skipped} skipped, {taken.waiting} need another annotator")

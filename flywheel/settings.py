@@ -6,6 +6,7 @@ What a turn *does* is in `flywheel.config`; this is only where it does it. `.env
 from __future__ import annotations
 
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -37,6 +38,9 @@ class Settings(BaseSettings):
     prometheus_url: str = "http://127.0.0.1:19090"
     alertmanager_url: str = "http://127.0.0.1:19093"
     alert_webhook: str = Field("", description="Where the laptop's Alertmanager also posts every alert. Default: nowhere")
+    label_studio_url: str = Field("", description="The Label Studio server that people review in. Default: none; on a laptop the one that `make review` set up")
+    label_studio_token: str = Field("", description="Its access token", repr=False)
+    label_studio_secret: str = Field("", description="What its webhook has to bring; empty: no webhook", repr=False)
     log_format: Literal["text", "json"] = Field("text", description="Log lines of stages and services: text for people, json for a log shipper")
 
     nightly: str = Field("0 2 * * *", description="Cron of the nightly turn, UTC")
@@ -60,6 +64,11 @@ class Settings(BaseSettings):
         self.first_night = self.first_night or (first.read_text().strip() if first.exists() else "2026-01-01")
         own = self.home / "config.yaml"
         self.config = self.config or str(own if own.exists() else REPOSITORY / "config" / "flywheel.yaml")
+        secret = self.home / "secrets" / "label-studio"
+        if not self.label_studio_url and secret.exists():
+            self.label_studio_url, text = "http://127.0.0.1:18082", secret.read_text().strip()
+            self.label_studio_token = self.label_studio_token or sha256(f"token {text}".encode()).hexdigest()[:40]  # as long as it takes
+            self.label_studio_secret = self.label_studio_secret or sha256(f"webhook {text}".encode()).hexdigest()
         self.stage_python = self.stage_python or str(REPOSITORY / ".venv" / "ml" / "bin" / "python")
 
 

@@ -27,7 +27,7 @@ from flywheel.errors import ContractError, FlywheelError, NotFound, TransientErr
 from flywheel.model import Decoding
 from flywheel.records import Message
 from flywheel.settings import settings
-from serving import feedback
+from serving import feedback, webhook
 from serving.engine import Answer, Engine
 from serving.reconcile import SECONDS, Reconciler
 from serving.schemas import ChatIn, GenerateIn, GenerateOut, chat_completion
@@ -72,6 +72,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(title="Flywheel", description="A model that keeps improving from its users' feedback.", version="1", lifespan=lifespan)
 app.include_router(feedback.router)
+app.include_router(webhook.router)
 
 
 def failure(status: int, message: str, kind: str, param: str | None = None) -> JSONResponse:

@@ -37,6 +37,7 @@ class StagePod(Strict):
     image: str
     pool: str
     service_account: str
+    secret: str = ""  # a Secret whose keys become the stage's environment
     startup_seconds: int = 600
     grace_seconds: int = 60
 
@@ -76,6 +77,7 @@ class KubernetesStage(KubernetesPodOperator):
             image=pod.image,
             cmds=["python", "-m", f"tasks.{stage}"],
             env_vars=environment,
+            env_from=[k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=pod.secret))] if pod.secret else [],
             labels={"app.kubernetes.io/name": "flywheel", "app.kubernetes.io/component": stage},
             service_account_name=pod.service_account,
             node_selector=pool.node_selector,

@@ -194,6 +194,14 @@ class Housekeep(Section):
     reason: str = Field("kept as long as it may be", min_length=1, description="What the proof says")
 
 
+class Review(Section):
+    """What people are asked in Label Studio (FLYWHEEL_LABEL_STUDIO_URL)."""
+
+    project: str = Field("Flywheel review", min_length=3, max_length=50, description="The project's title there; it is made when it is not there")
+    open: int = Field(200, ge=0, description="At most so many items wait there at a time")
+    annotators: int = Field(1, ge=1, description="How many look at each item, in a project that is made new; most of them decide")
+
+
 class Config(Section):
     """A whole turn."""
 
@@ -210,6 +218,7 @@ class Config(Section):
     rollout: Rollout = Rollout()
     curate: Curate = Curate()
     housekeep: Housekeep = Housekeep()
+    review: Review = Review()
 
     def section(self, stage: str) -> Section:
         """The part of one stage."""

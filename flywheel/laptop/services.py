@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -20,6 +21,7 @@ from flywheel.laptop.postgres import HOST
 from flywheel.settings import REPOSITORY, Settings, port
 
 DATABASES = ("flywheel", "airflow", "mlflow")
+REVIEWER = "reviewer@localhost.localdomain"
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,30 @@ def airflow_python() -> str:
     return str(REPOSITORY / ".venv" / "airflow" / "bin" / "python")
 
 
+def label_studio(settings: Settings) -> Service:
+    """The Label Studio server, in an environment and with a database of its own; its one user's password is the token."""
+    address = urlsplit(settings.label_studio_url)
+    environment = {
+        "LABEL_STUDIO_BASE_DATA_DIR": str(settings.home / "label-studio"),
+        "LABEL_STUDIO_HOST": settings.label_studio_url,
+        "LABEL_STUDIO_USERNAME": REVIEWER,
+        "LABEL_STUDIO_PASSWORD": settings.label_studio_token,
+        "LABEL_STUDIO_USER_TOKEN": settings.label_studio_token,
+        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+        "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+        "DJANGO_DB": "sqlite",
+        "SSRF_PROTECTION_ENABLED": "false",  # or its webhook could not reach a service on this machine
+        "COLLECT_ANALYTICS": "false",
+        "LATEST_VERSION_CHECK": "false",
+        "SENTRY_DSN": "",
+        "FRONTEND_SENTRY_DSN": "",
+    }
+    command = [str(REPOSITORY / ".venv" / "label" / "bin" / "label-studio"), "start", "--no-browser", "--internal-host", HOST, "--port", str(address.port)]
+    return Service(
+        "label-studio", command, _answers(f"{settings.label_studio_url}/health"), settings.label_studio_url, "FLYWHEEL_LABEL_STUDIO_URL", environment
+    )
+
+
 def services(settings: Settings) -> list[Service]:
     """In the order in which they start."""
     ml, airflow_env = sys.executable, airflow_environment(settings)
@@ -185,4 +211,5 @@ def services(settings: Settings) -> list[Service]:
              "--server.headless", "true", "--client.toolbarMode", "viewer", "--browser.gatherUsageStats", "false"],
             _answers(f"{settings.ui_url}/_stcore/health"), settings.ui_url, "FLYWHEEL_UI_URL",
         ),
+        *([label_studio(settings)] if (settings.home / "secrets" / "label-studio").exists() else []),
     ]  # fmt: skip

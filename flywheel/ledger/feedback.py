@@ -5,7 +5,6 @@ A newer record may supersede one of the same person, and a person may withdraw o
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 
 from flywheel.errors import ContractError, FlywheelError, NotFound
-from flywheel.ledger.schema import answers, feedback, transaction
+from flywheel.ledger.schema import answers, feedback, statements, transaction
 from flywheel.records import Feedback, FeedbackIn
 from flywheel.settings import settings
 
@@ -30,13 +29,16 @@ _NAMED = sa.select(feedback.c.id, feedback.c.idempotency_key, feedback.c.answer_
     sa.or_(feedback.c.id == _NAMES, feedback.c.idempotency_key == _NAMES)
 )
 _INSERT = sa.text("""
-    insert into feedback (id, idempotency_key, answer_id, body, keep_until)
-    select r.id, r.key, r.answer, cast(r.body as jsonb), r.keep_until
+    insert into feedback (id, idempotency_key, answer_id, body, keep_until, withheld, unsettled)
+    select r.id, r.key, r.answer, cast(r.body as jsonb), r.keep_until, 'superseded by ' || newer.id, newer.id is not null
     from unnest(cast(:id as text[]), cast(:idempotency_key as text[]), cast(:answer_id as text[]), cast(:body as text[]),
                 cast(:keep_until as timestamptz[])) as r (id, key, answer, body, keep_until)
+    join answers on answers.id = r.answer and answers.forgotten is null
+    left join lateral (
+        select n.id from feedback n where n.supersedes = r.key and n.answer_id = r.answer and n."user" = cast(r.body as jsonb) ->> 'user' limit 1
+    ) newer on true
     on conflict (idempotency_key) do nothing
-    returning number, idempotency_key, supersedes,
-        exists (select from feedback newer where newer.supersedes is not null and newer.supersedes = feedback.idempotency_key) as superseded
+    returning idempotency_key
 """)
 older, newer = feedback.alias("older"), feedback.alias("newer")
 
@@ -68,11 +70,34 @@ def add_feedback(given: FeedbackIn, *, within: sa.Connection | None = None) -> t
 
 
 def add_many(given: Sequence[FeedbackIn]) -> list[Stored | FlywheelError]:
-    """Commit records together, in one transaction; one that cannot be stored stands in nobody's way.
+    """Commit records together; one that cannot be stored stands in nobody's way.
 
     For each: Stored; NotFound for an unknown answer; ContractError for a key that was used for something else, somebody else's
     record to supersede, or a date of forgetting that has passed. Raises TransientError, for all, when the database is away.
     """
+    try:
+        done = _add_plain(given)
+    except (DataError, OperationalError, InterfaceError):  # a text that is none, or a connection that ended with its server: look at each
+        done = {}
+    rest = [one for n, one in enumerate(given) if n not in done]
+    others = iter(_add_rest(rest) if rest else ())
+    return [done[n] if n in done else next(others) for n in range(len(given))]
+
+
+def _add_plain(given: Sequence[FeedbackIn]) -> dict[int, Stored]:
+    """Commit what names nothing but its answer, in one statement; by position, what is stored now. What is not has to be looked at."""
+    latest = datetime.now(UTC) + timedelta(days=settings().retention_days)
+    places: dict[str, int] = {}
+    for n, one in enumerate(given):
+        if not (one.supersedes or one.preference or one.keep_until or one.given_at):
+            places.setdefault(one.idempotency_key, n)
+    rows = {key: _row(given[n], latest) for key, n in places.items()}
+    with statements() as db:
+        fresh = _insert(db, rows)
+    return {places[key]: Stored(rows[key]["id"], True) for key in fresh}
+
+
+def _add_rest(given: Sequence[FeedbackIn]) -> list[Stored | FlywheelError]:
     try:
         with transaction() as db:
             return _add_many(db, given)
@@ -80,7 +105,7 @@ def add_many(given: Sequence[FeedbackIn]) -> list[Stored | FlywheelError]:
         if len(given) == 1:
             mend = "Leave out characters that are no text."
             return [ContractError(f"it cannot be stored ({error.orig})", where=f"idempotency_key {given[0].idempotency_key}", mend=mend)]
-        return [done for one in given for done in add_many([one])]
+        return [done for one in given for done in _add_rest([one])]
 
 
 def _add_many(db: sa.Connection, given: Sequence[FeedbackIn]) -> list[Stored | FlywheelError]:
@@ -89,27 +114,43 @@ def _add_many(db: sa.Connection, given: Sequence[FeedbackIn]) -> list[Stored | F
     asked = _answers(db, given)
     named = _named(db, [g.supersedes for g in given if g.supersedes])
     refused = [_refusal(g, asked, named, now) for g in given]
-    bodies = [g.model_dump(mode="json") for g in given]
     rows: dict[str, dict[str, Any]] = {}
-    for one, body, refusal in zip(given, bodies, refused, strict=True):
+    for one, refusal in zip(given, refused, strict=True):
         if not refusal:
-            row = {"id": uuid.uuid4().hex, "idempotency_key": one.idempotency_key, "answer_id": one.answer_id, "body": body}
-            rows.setdefault(one.idempotency_key, {**row, "keep_until": min(one.keep_until or latest, latest)})
-    fresh = _insert(db, [rows[key] for key in sorted(rows)])  # sorted: two servers that store the same keys cannot wait for each other
+            rows.setdefault(one.idempotency_key, _row(one, latest))
+    fresh = _insert(db, rows)
+    replacing = [rows[g.idempotency_key]["id"] for g in given if g.supersedes and g.idempotency_key in fresh]
+    if replacing:
+        supersede(db, newer.c.id.in_(replacing))
     stored = _named(db, [key for key in rows if key not in fresh])
     done: list[Stored | FlywheelError] = []
-    for one, body, refusal in zip(given, bodies, refused, strict=True):
+    told: set[str] = set()
+    for one, refusal in zip(given, refused, strict=True):
         key = one.idempotency_key
         if refusal:
             done.append(refusal)
         elif key in stored:
             done.append(_again(one, stored[key]))
-        elif rows[key]["body"] != body:
+        elif key not in fresh:
+            done.append(_unknown(f"answer_id {one.answer_id}"))  # it was forgotten a moment ago
+        elif rows[key]["body"] != one.model_dump_json():
             done.append(_used(one))
         else:
-            done.append(Stored(rows[key]["id"], key in fresh, _note(one, asked[one.answer_id], named)))
-            fresh.discard(key)
+            done.append(Stored(rows[key]["id"], key not in told, _note(one, asked[one.answer_id], named)))
+            told.add(key)
     return done
+
+
+def _row(given: FeedbackIn, latest: datetime) -> dict[str, Any]:
+    """A record as it is inserted."""
+    keep_until = min(given.keep_until or latest, latest)
+    return {
+        "id": uuid.uuid4().hex,
+        "idempotency_key": given.idempotency_key,
+        "answer_id": given.answer_id,
+        "body": given.model_dump_json(),
+        "keep_until": keep_until,
+    }
 
 
 def _answers(db: sa.Connection, given: Sequence[FeedbackIn]) -> dict[str, datetime]:
@@ -118,19 +159,12 @@ def _answers(db: sa.Connection, given: Sequence[FeedbackIn]) -> dict[str, dateti
     return {row.id: row.at for row in db.execute(_ASKED, {"names": list(ids)})}
 
 
-def _insert(db: sa.Connection, rows: list[dict[str, Any]]) -> set[str]:
-    """Insert what is new, and withhold what it supersedes or by what it is superseded; the keys that are new."""
+def _insert(db: sa.Connection, rows: dict[str, dict[str, Any]]) -> set[str]:
+    """Insert what is new and about a known answer, withheld when a newer record that came first replaces it; the keys that were inserted."""
     if not rows:
         return set()
-    columns = {name: [row[name] for row in rows] for name in ("id", "idempotency_key", "answer_id", "keep_until")}
-    new = db.execute(_INSERT, {**columns, "body": [json.dumps(row["body"]) for row in rows]}).all()
-    replacing = [row.number for row in new if row.supersedes]
-    if replacing:
-        supersede(db, newer.c.number.in_(replacing))
-    replaced = [row.number for row in new if row.superseded]
-    if replaced:
-        supersede(db, older.c.number.in_(replaced))
-    return {row.idempotency_key for row in new}
+    ordered = [rows[key] for key in sorted(rows)]  # two servers that store the same keys cannot wait for each other
+    return set(db.execute(_INSERT, {name: [row[name] for row in ordered] for name in ordered[0]}).scalars())
 
 
 def _named(db: sa.Connection, names: list[str]) -> dict[str, Any]:
@@ -143,7 +177,7 @@ def _named(db: sa.Connection, names: list[str]) -> dict[str, Any]:
 
 def _refusal(given: FeedbackIn, asked: dict[str, datetime], named: dict[str, Any], now: datetime) -> FlywheelError | None:
     if given.answer_id not in asked:
-        return NotFound("there is no such answer", where=f"answer_id {given.answer_id}", mend="Send the answer_id that came with the answer.")
+        return _unknown(f"answer_id {given.answer_id}")
     other = given.preference.other_id if given.preference else None
     if other and other not in asked:
         return NotFound("there is no such answer", where=f"preference.other_id {other}", mend="Send the other answer's id, or its text as `other`.")
@@ -154,6 +188,10 @@ def _refusal(given: FeedbackIn, asked: dict[str, datetime], named: dict[str, Any
         mend = "Only a record of the same person about the same answer can be superseded."
         return ContractError("that record is not this person's, or about another answer", where=f"supersedes {given.supersedes}", mend=mend)
     return None
+
+
+def _unknown(where: str) -> NotFound:
+    return NotFound("there is no such answer", where=where, mend="Send the answer_id that came with the answer.")
 
 
 def _note(given: FeedbackIn, answered: datetime, named: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from flywheel.errors import TransientError
 from flywheel.settings import settings
 
-SEAL_LOCK, CLAIM_LOCK, SCHEMA_LOCK, REGISTRY_LOCK, MLFLOW_LOCK = 7101, 7102, 7103, 7104, 7105
+SEAL_LOCK, CLAIM_LOCK, SCHEMA_LOCK, REGISTRY_LOCK, MLFLOW_LOCK, LABEL_LOCK = 7101, 7102, 7103, 7104, 7105, 7106
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 tables = sa.MetaData()
@@ -107,6 +107,35 @@ decisions = sa.Table(
     sa.Column("decision", sa.Text, nullable=False),
     sa.Column("feedback_id", sa.Text),
 )
+label_projects = sa.Table(
+    "label_projects",
+    tables,
+    sa.Column("url", sa.Text, primary_key=True),
+    sa.Column("project", sa.BigInteger, primary_key=True),
+    sa.Column("pulled", Moment, nullable=False, server_default="epoch"),
+)
+label_tasks = sa.Table(
+    "label_tasks",
+    tables,
+    sa.Column("url", sa.Text, primary_key=True),
+    sa.Column("project", sa.BigInteger, primary_key=True),
+    sa.Column("task", sa.BigInteger, primary_key=True),
+    sa.Column("item", sa.Text, nullable=False),
+)
+judgements = sa.Table(
+    "judgements",
+    tables,
+    sa.Column("tool", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("item", sa.Text, nullable=False),
+    sa.Column("annotator", sa.Text, nullable=False),
+    sa.Column("changed", sa.Text, nullable=False),
+    sa.Column("decision", sa.Text),
+    sa.Column("rating", sa.Integer),
+    sa.Column("better", sa.Text),
+    sa.Column("problem", sa.Text),
+    sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
+)
 
 
 def lock(db: sa.Connection, key: int) -> None:
@@ -131,6 +160,22 @@ def _engine(url: str) -> sa.Engine:
     engine = sa.create_engine(url, pool_pre_ping=True, pool_size=8, connect_args={"connect_timeout": 5})
     migrate(engine)
     return engine
+
+
+@lru_cache(maxsize=4)
+def _statements(url: str) -> sa.Engine:
+    _engine(url)  # which migrates
+    return sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_size=2, connect_args={"connect_timeout": 5})
+
+
+@contextmanager
+def statements() -> Iterator[sa.Connection]:
+    """A connection on which each statement is a transaction: one round trip instead of a look at the connection, BEGIN and COMMIT beside it.
+
+    Raises what SQLAlchemy raises, also when the server was started anew since the last time: take `transaction` then.
+    """
+    with _statements(settings().database_url).connect() as db:
+        yield db
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """In Airflow's own environment: the DAG files, the local operator, the sensor."""
 
+import importlib
 import json
 import os
 import signal
@@ -30,7 +31,7 @@ sys.meta_path.insert(0, Blocked())
 import airflow.sdk
 from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronDataIntervalTimetable, Param
 before = time.process_time()
-import dags.flywheel_dag, dags.feedback_dag, dags.housekeeping_dag
+import dags.flywheel_dag, dags.feedback_dag, dags.housekeeping_dag, dags.review_dag
 print(time.process_time() - before)
 """
 
@@ -70,12 +71,23 @@ def test_dag_files_need_nothing_of_ml_and_are_the_same_for_both_launchers(launch
 
 
 def test_every_dag_can_be_read_and_explains_itself(home):
-    from dags import feedback_dag, flywheel_dag
+    from dags import feedback_dag, flywheel_dag, review_dag
 
-    for dag in (flywheel_dag.dag, feedback_dag.dag):
+    for dag in (flywheel_dag.dag, feedback_dag.dag, review_dag.dag):
         assert dag.doc_md and dag.tags and dag.max_active_runs == 1
         assert dag.on_failure_callback
         assert all(task.owner == "ml-platform" and task.retries == 2 for task in dag.tasks)
+
+
+def test_review_has_a_schedule_only_where_a_label_studio_is_set_up(home, monkeypatch):
+    from dags import review_dag
+
+    for url in ("", "http://127.0.0.1:18082"):
+        monkeypatch.setenv("FLYWHEEL_LABEL_STUDIO_URL", url)
+        settings.cache_clear()
+        found = importlib.reload(review_dag).dag
+        assert bool(found.schedule) is bool(url)
+        assert [task.task_id for task in found.tasks] == ["review"]
 
 
 def test_arguments_are_the_contract(home):

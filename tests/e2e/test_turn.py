@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,34 +11,16 @@ import uuid
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.e2e.stack import ROOT, SERVICES, free_ports, kill, processes, running
+
 STAGES = ["ingest", "clean", "tokenize", "dataset", "train", "evaluate", "gate", "register", "rollout"]
-SERVICES = ("database", "mlflow", "airflow", "serving", "ui", "exporter")
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    """A whole stack of its own, in a folder with a space in its path, brought down at the end."""
-    home = tmp_path_factory.mktemp("fly wheel")
-    if (ROOT / ".flywheel" / "cache").is_dir():
-        (home / "cache").symlink_to(ROOT / ".flywheel" / "cache")
-    ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
-    environment = {**os.environ, "FLYWHEEL_HOME": str(home), "PYTHONPATH": str(ROOT)}
-    environment["FLYWHEEL_DATABASE_URL"] = f"postgresql+psycopg://flywheel@127.0.0.1:{ports['database']}/flywheel"
-    environment.update({f"FLYWHEEL_{n.upper()}_URL": f"http://127.0.0.1:{ports[n]}" for n in SERVICES[1:]})
+def stack():
+    """A whole stack of its own."""
     records = [
         {
             "instruction": f"What is {a} plus {b}?",
@@ -52,49 +32,16 @@ def stack(tmp_path_factory):
     ]
     lines = [json.dumps(r) for r in records]
     lines[5:5] = ["{broken", '{"instruction": 5}']
-    (home / "records.jsonl").write_text("\n".join(lines))
-    (home / "config.yaml").write_text(f"""
+    config = f"""
 extends: {json.dumps(str(ROOT / "config" / "demo.yaml"))}
-ingest: {{sources: [{{kind: files, path: {json.dumps(str(home / "records.jsonl"))}, licence: CC0-1.0, consent: made here}}], reserve: 0}}
+ingest: {{sources: [{{kind: files, path: "HOME/records.jsonl", licence: CC0-1.0, consent: made here}}], reserve: 0}}
 clean: {{steps: [unicode, length, exact_duplicates, decontamination]}}
 train: {{max_examples: 64, checkpoint_seconds: 5, min_new_examples: 0}}
 evaluate: {{examples: 12, generate: 4, max_new_tokens: 8, corrections: 4, suites: []}}
 curate: {{min_batch: 4}}
-""")
-
-    def flywheel(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([sys.executable, "-m", "flywheel", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1500)
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    flywheel("up")
-    try:
-        yield environment, flywheel, home
-    finally:
-        flywheel("down", check=False)
-    assert not processes(home), processes(home)
-
-
-def processes(home: Path) -> list[tuple[psutil.Process, str, list[str]]]:
-    """Every process of the stack, with the service it belongs to and its command."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            environment = process.environ()
-            if environment.get("FLYWHEEL_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append((process, environment.get("FLYWHEEL_SERVICE", ""), process.cmdline()))
-        except psutil.Error:
-            continue
-    return found
-
-
-def kill(home: Path, name: str) -> None:
-    """kill -9 of a service's own process, of the process manager (`supervisord`) or of a running stage (`tasks.<stage>`)."""
-    of_service = [p for p, service, command in processes(home) if (name in command if name.startswith("tasks.") else service == name)]
-    heads = [p for p in of_service if p.ppid() not in {q.pid for q in of_service}]
-    assert heads, f"{name} does not run"
-    for process in heads:
-        process.send_signal(signal.SIGKILL)
+"""
+    with running(config, "\n".join(lines)) as made:
+        yield made.environment, made.flywheel, made.home
 
 
 def manifests(home: Path) -> dict[str, dict]:

@@ -4,11 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from pydantic import ValidationError
 
 from flywheel import ledger
 from flywheel.errors import ContractError, FlywheelError, NotFound
-from flywheel.ledger import Stored
+from flywheel.ledger import Stored, schema
 from flywheel.records import FeedbackIn
 from tests.flywheel.ledger.conftest import ask, give, given
 
@@ -23,6 +24,30 @@ def test_the_same_key_is_stored_once_even_at_once(database):
         ledger.add_feedback(one.model_copy(update={"thumb": "up"}))
     with pytest.raises(NotFound, match="no such answer"):
         ledger.add_feedback(one.model_copy(update={"answer_id": "x", "idempotency_key": "another-key"}))
+
+
+def test_plain_records_are_one_statement_together(database):
+    sent = [given(n, user="Ada", correction="x", consent=True) for n in range(5)]
+    statements = []
+    for engine in (schema._engine(database), schema._statements(database)):
+        sa.event.listen(engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+    assert all(done.new for done in ledger.add_many(sent)) and len(statements) == 1
+    assert [done.new for done in ledger.add_many(sent)] == [False] * 5 and len(statements) > 2
+
+
+def test_a_connection_that_ended_with_its_server_is_not_noticed(database):
+    give(1)
+    with ledger.transaction() as db:
+        db.exec_driver_sql("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+    assert ledger.add_many([given(2)])[0].new
+
+
+def test_nothing_is_said_of_an_answer_that_was_forgotten(database):
+    answer = ask()
+    with ledger.transaction() as db:
+        db.execute(schema.answers.update().values(forgotten=sa.func.now()))
+    plain, other = ledger.add_many([given(1, answer), given(2, answer, given_at=datetime.now(UTC))])
+    assert isinstance(plain, NotFound) and isinstance(other, NotFound) and ledger.find("key-000001") is None
 
 
 def test_one_that_cannot_be_stored_stands_in_nobodys_way(database):
