@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -30,7 +30,7 @@ from flywheel.settings import settings
 from serving import feedback
 from serving.engine import Answer, Engine
 from serving.reconcile import SECONDS, Reconciler
-from serving.schemas import ChatIn, GenerateIn, GenerateOut, chat_completion
+from serving.schemas import ChatIn, GenerateIn, GenerateOut, chat_completion, chunk
 
 log = logging.getLogger("flywheel.serving")
 SEAL_SECONDS = 5.0
@@ -153,11 +153,45 @@ async def generate(body: GenerateIn) -> GenerateOut:
 
 
 @app.post("/v1/chat/completions")
-async def chat(body: ChatIn) -> dict[str, Any]:
-    """Answer a conversation, in OpenAI's form."""
+async def chat(body: ChatIn) -> Any:
+    """Answer a conversation, in OpenAI's form; with `stream`, as server-sent events."""
     decoding = Decoding(body.max_completion_tokens or body.max_tokens or 128, body.temperature, body.top_p)
+    if body.stream:
+        return await streamed(body, decoding)
     answer_id, given = await answer(body.messages, decoding, body.messages[-1].content, "", body.user)
     return chat_completion(answer_id, settings().model_name, given.text, given.prompt_tokens, given.answer_tokens, given.finished)
+
+
+async def streamed(body: ChatIn, decoding: Decoding) -> StreamingResponse:
+    """The answer as it comes. It is stored at its end, or as far as it came when its reader leaves."""
+    texts: asyncio.Queue[str | None] = asyncio.Queue()
+    work = asyncio.create_task(app.state.engine.answer(body.messages, decoding, texts.put_nowait, body.logprobs))
+    work.add_done_callback(lambda _: texts.put_nowait(None))
+    first = await texts.get()
+    if first is None:
+        work.result()  # raises what stood in the way of the first word
+    answer_id, version = uuid.uuid4().hex, app.state.engine.current.version
+
+    def save(text: str, version: str) -> None:
+        ledger.add_answer(body.messages[-1].content, "", text, version, body.user, answer_id)
+        ANSWERS.labels(version).inc()
+
+    async def events() -> AsyncIterator[str]:
+        told, text = "", first
+        try:
+            while text is not None:
+                text = text.rstrip("\ufffd")  # a character may come in several tokens
+                yield chunk(answer_id, version, text[len(told) :])
+                told, text = text, await texts.get()
+            given = work.result()
+            await asyncio.to_thread(save, given.text, given.version)
+            yield chunk(answer_id, given.version, given.text[len(told) :], "stop" if given.finished else "length", given.log_probs)
+            yield "data: [DONE]\n\n"
+        finally:
+            if work.cancel():  # its reader has left
+                asyncio.get_running_loop().run_in_executor(None, save, told, version)
+
+    return StreamingResponse(events(), media_type="text/event-stream")
 
 
 @app.get("/v1/models")
