@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     alert_webhook: str = Field("", description="Where the laptop's Alertmanager also posts every alert. Default: nowhere")
     log_format: Literal["text", "json"] = Field("text", description="Log lines of stages and services: text for people, json for a log shipper")
 
+    policy: str = Field("", description="Markdown that everyone accepts before they use the page. Default: config/policy.md")
+    roles_claim: str = Field("roles", description="Claim of a login's token that holds the roles, e.g. realm_access.roles")
+
     nightly: str = Field("0 2 * * *", description="Cron of the nightly turn, UTC")
     approval_hours: float = Field(48, gt=0, description="How long a promotion waits for a person before it is held")
     first_night: str = Field("", description="Earliest night that can be backfilled (ISO date). Default: on a laptop the day it was set up, else 2026-01-01")
@@ -60,6 +63,7 @@ class Settings(BaseSettings):
         self.first_night = self.first_night or (first.read_text().strip() if first.exists() else "2026-01-01")
         own = self.home / "config.yaml"
         self.config = self.config or str(own if own.exists() else REPOSITORY / "config" / "flywheel.yaml")
+        self.policy = self.policy or str(REPOSITORY / "config" / "policy.md")
         self.stage_python = self.stage_python or str(REPOSITORY / ".venv" / "ml" / "bin" / "python")
 
 

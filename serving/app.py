@@ -27,7 +27,7 @@ from flywheel.errors import ContractError, FlywheelError, NotFound, TransientErr
 from flywheel.model import Decoding
 from flywheel.records import Message
 from flywheel.settings import settings
-from serving import feedback
+from serving import feedback, mine, policy, quality, review
 from serving.engine import Answer, Engine
 from serving.reconcile import SECONDS, Reconciler
 from serving.schemas import ChatIn, GenerateIn, GenerateOut, chat_completion, chunk
@@ -71,7 +71,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(title="Flywheel", description="A model that keeps improving from its users' feedback.", version="1", lifespan=lifespan)
-app.include_router(feedback.router)
+for room in (feedback, mine, policy, quality, review):
+    app.include_router(room.router)
 
 
 def failure(status: int, message: str, kind: str, param: str | None = None) -> JSONResponse:

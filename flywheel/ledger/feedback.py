@@ -221,3 +221,10 @@ def find(name: str) -> Any:
     """The row of READ of an id or a key, or None."""
     with transaction() as db:
         return db.execute(READ.where(sa.or_(feedback.c.id == name, feedback.c.idempotency_key == name))).first()
+
+
+def of_person(user: str, limit: int) -> list[Feedback]:
+    """What a person said, the newest first; what was forgotten is not there."""
+    chosen = READ.where(feedback.c.user == user, feedback.c.sha256.is_(None)).order_by(feedback.c.number.desc()).limit(limit)
+    with transaction() as db:
+        return [record_of(row) for row in db.execute(chosen)]
