@@ -18,7 +18,8 @@ import sqlalchemy as sa
 
 from flywheel import assessments, ledger, lineage, store
 from flywheel.errors import ContractError, NotFound, TransientError
-from flywheel.ledger.schema import answers, events, feedback, segments, transaction
+from flywheel.ledger.review import decisions_on
+from flywheel.ledger.schema import answers, decisions, events, feedback, segments, transaction
 from flywheel.ledger.schema import lineage as index
 from flywheel.settings import settings
 
@@ -44,9 +45,11 @@ def forget(actor: str, reason: str, *, user: str = "", record: str = "", expired
             subject, which = {"record": record}, sa.or_(feedback.c.id == record, feedback.c.idempotency_key == record)
         else:
             subject, which = {"kept_until": now.isoformat()}, feedback.c.keep_until <= now
+        which = sa.or_(which, feedback.c.id.in_(decisions_on(sa.select(feedback.c.id).where(which).correlate(None))))
         columns = (feedback.c.number, feedback.c.id, feedback.c.body, feedback.c.segment, feedback.c.batch)
         rows = db.execute(sa.select(*columns).where(which, feedback.c.sha256.is_(None)).order_by(feedback.c.number).with_for_update()).all()
-        if rows or asked or expired:
+        reviewed = db.execute(decisions.update().where(decisions.c.reviewer == user).values(reviewer=store.sha256_text(user))).rowcount
+        if rows or asked or expired or reviewed:
             proof: dict[str, Any] = {"id": uuid.uuid4().hex, "at": now.isoformat(), "actor": actor, "reason": reason, "subject": subject, "answers": len(asked)}
             proof |= _consequences(db, rows)
             _erase(db, rows, asked, reason)

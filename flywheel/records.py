@@ -122,7 +122,7 @@ class FeedbackIn(BaseModel):
     preference: Preference | None = None
     signal: Literal["copied", "regenerated", "abandoned"] | None = Field(None, description="What somebody did with the answer, unasked")
     user: str = Field("anonymous", max_length=128)
-    source: Literal["ui", "api", "label-studio", "import"] = "api"
+    source: Literal["ui", "api", "label-studio", "import", "review"] = Field("api", description="review: a reviewer's decision, which the ledger alone writes")
     consent: bool = Field(False, description="May be used for training")
     keep_until: AwareDatetime | None = Field(None, description="To be forgotten after this; never later than the service's own retention")
     given_at: AwareDatetime | None = Field(None, description="By the client's clock. It is kept, and the service's own clock decides")

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query, Response
 from prometheus_client import Counter
 
 from flywheel import ledger
+from flywheel.errors import ContractError
 from flywheel.ledger import Figures, Stored
 from flywheel.records import FeedbackIn
 from serving.schemas import FeedbackOut, WithdrawIn
@@ -64,6 +65,8 @@ door = Door()
 @router.post("/v1/feedback", status_code=201)
 async def feedback(body: FeedbackIn, response: Response) -> FeedbackOut:
     """Store feedback: 201 when it is committed, 200 when the same key was stored before."""
+    if body.source == "review":
+        raise ContractError("a review is written by deciding an item, not here", where="source", mend="Send the source it came from.")
     stored = await door.add(body)
     response.status_code = 201 if stored.new else 200
     if stored.new:

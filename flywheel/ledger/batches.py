@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from flywheel import store
 from flywheel.ledger.feedback import READ, older, record_of, supersede
+from flywheel.ledger.review import decisions_on
 from flywheel.ledger.schema import CLAIM_LOCK, batches, feedback, lock, segments, transaction
 from flywheel.ledger.segments import CLAIMED
 from flywheel.manifest import Artifact
@@ -111,7 +112,7 @@ def settle() -> list[int]:
 
     Called by who withholds, and again and again by the service: a death in between is made good.
     """
-    written = []
+    written, followed = [], 0
     with transaction() as db:
         unsettled = sa.select(feedback.c.batch).where(feedback.c.unsettled).distinct().order_by(feedback.c.batch)
         found = db.execute(unsettled).scalars().all()
@@ -122,9 +123,12 @@ def settle() -> list[int]:
             rows = db.execute(sa.select(feedback.c.id, feedback.c.sha256).where(of_batch, feedback.c.unsettled)).all()
             if number is not None and _without(number, {row.id for row in rows}, erase=any(row.sha256 for row in rows)):
                 written.append(number)
+            ids = [row.id for row in rows]
+            resting = feedback.update().where(feedback.c.id.in_(decisions_on(ids)), feedback.c.withheld.is_(None))
+            followed += db.execute(resting.values(withheld="what it decided on is withheld", unsettled=True)).rowcount
             if finished:
-                db.execute(feedback.update().where(of_batch, feedback.c.id.in_([row.id for row in rows])).values(unsettled=False))
-    return written
+                db.execute(feedback.update().where(of_batch, feedback.c.id.in_(ids)).values(unsettled=False))
+    return sorted({*written, *settle()}) if followed else written
 
 
 def _without(number: int, ids: set[str], erase: bool) -> bool:

@@ -59,9 +59,9 @@ def add_answer(prompt: str, input: str, response: str, model_version: str, user:
     return answer_id
 
 
-def add_feedback(given: FeedbackIn) -> tuple[str, bool]:
-    """Commit one record; returns its id and whether it is new. Raises what `add_many` returns for it."""
-    (done,) = add_many([given])
+def add_feedback(given: FeedbackIn, *, within: sa.Connection | None = None) -> tuple[str, bool]:
+    """Commit one record, or add it to the transaction that is given; its id and whether it is new. Raises what `add_many` returns for it."""
+    (done,) = add_many([given]) if within is None else _add_many(within, [given])
     if isinstance(done, FlywheelError):
         raise done
     return done.id, done.new
@@ -74,7 +74,8 @@ def add_many(given: Sequence[FeedbackIn]) -> list[Stored | FlywheelError]:
     record to supersede, or a date of forgetting that has passed. Raises TransientError, for all, when the database is away.
     """
     try:
-        return _add_many(given)
+        with transaction() as db:
+            return _add_many(db, given)
     except DataError as error:
         if len(given) == 1:
             mend = "Leave out characters that are no text."
@@ -82,21 +83,20 @@ def add_many(given: Sequence[FeedbackIn]) -> list[Stored | FlywheelError]:
         return [done for one in given for done in add_many([one])]
 
 
-def _add_many(given: Sequence[FeedbackIn]) -> list[Stored | FlywheelError]:
+def _add_many(db: sa.Connection, given: Sequence[FeedbackIn]) -> list[Stored | FlywheelError]:
     now = datetime.now(UTC)
     latest = now + timedelta(days=settings().retention_days)
-    with transaction() as db:
-        asked = _answers(db, given)
-        named = _named(db, [g.supersedes for g in given if g.supersedes])
-        refused = [_refusal(g, asked, named, now) for g in given]
-        bodies = [g.model_dump(mode="json") for g in given]
-        rows: dict[str, dict[str, Any]] = {}
-        for one, body, refusal in zip(given, bodies, refused, strict=True):
-            if not refusal:
-                row = {"id": uuid.uuid4().hex, "idempotency_key": one.idempotency_key, "answer_id": one.answer_id, "body": body}
-                rows.setdefault(one.idempotency_key, {**row, "keep_until": min(one.keep_until or latest, latest)})
-        fresh = _insert(db, [rows[key] for key in sorted(rows)])  # sorted: two servers that store the same keys cannot wait for each other
-        stored = _named(db, [key for key in rows if key not in fresh])
+    asked = _answers(db, given)
+    named = _named(db, [g.supersedes for g in given if g.supersedes])
+    refused = [_refusal(g, asked, named, now) for g in given]
+    bodies = [g.model_dump(mode="json") for g in given]
+    rows: dict[str, dict[str, Any]] = {}
+    for one, body, refusal in zip(given, bodies, refused, strict=True):
+        if not refusal:
+            row = {"id": uuid.uuid4().hex, "idempotency_key": one.idempotency_key, "answer_id": one.answer_id, "body": body}
+            rows.setdefault(one.idempotency_key, {**row, "keep_until": min(one.keep_until or latest, latest)})
+    fresh = _insert(db, [rows[key] for key in sorted(rows)])  # sorted: two servers that store the same keys cannot wait for each other
+    stored = _named(db, [key for key in rows if key not in fresh])
     done: list[Stored | FlywheelError] = []
     for one, body, refusal in zip(given, bodies, refused, strict=True):
         key = one.idempotency_key

@@ -93,6 +93,27 @@ acceptances = sa.Table(
     sa.Column("policy", sa.Text, primary_key=True),
     sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
 )
+review = sa.Table(
+    "review",
+    tables,
+    sa.Column("number", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("answer_id", sa.Text, sa.ForeignKey("answers.id"), nullable=False),
+    sa.Column("feedback_id", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("priority", sa.Double, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, server_default="waiting"),
+)
+decisions = sa.Table(
+    "decisions",
+    tables,
+    sa.Column("item", sa.Text, primary_key=True),
+    sa.Column("reviewer", sa.Text, primary_key=True),
+    sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("feedback_id", sa.Text),
+)
 
 
 def lock(db: sa.Connection, key: int) -> None:
