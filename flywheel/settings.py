@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     alert_webhook: str = Field("", description="Where the laptop's Alertmanager also posts every alert. Default: nowhere")
     log_format: Literal["text", "json"] = Field("text", description="Log lines of stages and services: text for people, json for a log shipper")
 
+    serving_key: str = Field("", description="API key that the page sends to serving for people who have no token of their own")
     policy: str = Field("", description="Markdown that everyone accepts before they use the page. Default: config/policy.md")
     roles_claim: str = Field("roles", description="Claim of a login's token that holds the roles, e.g. realm_access.roles")
 

@@ -160,11 +160,11 @@ async def chat(body: ChatIn) -> Any:
     if body.stream:
         return await streamed(body, decoding)
     answer_id, given = await answer(body.messages, decoding, body.messages[-1].content, "", body.user)
-    return chat_completion(answer_id, settings().model_name, given.text, given.prompt_tokens, given.answer_tokens, given.finished)
+    return chat_completion(answer_id, settings().model_name, given.version, given.text, given.prompt_tokens, given.answer_tokens, given.finished)
 
 
 async def streamed(body: ChatIn, decoding: Decoding) -> StreamingResponse:
-    """The answer as it comes. It is stored at its end, or as far as it came when its reader leaves."""
+    """The answer as it comes, stored before its end is given."""
     texts: asyncio.Queue[str | None] = asyncio.Queue()
     work = asyncio.create_task(app.state.engine.answer(body.messages, decoding, texts.put_nowait, body.logprobs))
     work.add_done_callback(lambda _: texts.put_nowait(None))
@@ -173,24 +173,20 @@ async def streamed(body: ChatIn, decoding: Decoding) -> StreamingResponse:
         work.result()  # raises what stood in the way of the first word
     answer_id, version = uuid.uuid4().hex, app.state.engine.current.version
 
-    def save(text: str, version: str) -> None:
-        ledger.add_answer(body.messages[-1].content, "", text, version, body.user, answer_id)
-        ANSWERS.labels(version).inc()
-
     async def events() -> AsyncIterator[str]:
         told, text = "", first
         try:
             while text is not None:
                 text = text.rstrip("\ufffd")  # a character may come in several tokens
-                yield chunk(answer_id, version, text[len(told) :])
+                yield chunk(answer_id, body.model, version, text[len(told) :])
                 told, text = text, await texts.get()
             given = work.result()
-            await asyncio.to_thread(save, given.text, given.version)
-            yield chunk(answer_id, given.version, given.text[len(told) :], "stop" if given.finished else "length", given.log_probs)
+            await asyncio.to_thread(ledger.add_answer, body.messages[-1].content, "", given.text, given.version, body.user, answer_id)
+            ANSWERS.labels(given.version).inc()
+            yield chunk(answer_id, body.model, given.version, given.text[len(told) :], "stop" if given.finished else "length", given.log_probs)
             yield "data: [DONE]\n\n"
         finally:
-            if work.cancel():  # its reader has left
-                asyncio.get_running_loop().run_in_executor(None, save, told, version)
+            work.cancel()  # its reader may have left
 
     return StreamingResponse(events(), media_type="text/event-stream")
 
@@ -199,7 +195,8 @@ async def streamed(body: ChatIn, decoding: Decoding) -> StreamingResponse:
 async def models() -> dict[str, Any]:
     """The model that answers, in OpenAI's form."""
     served = app.state.engine.current
-    found = [{"id": settings().model_name, "object": "model", "created": 0, "owned_by": "flywheel", "version": served.version}] if served else []
+    names = [settings().model_name, f"{settings().model_name}:{served.version}"] if served else []
+    found = [{"id": name, "object": "model", "created": 0, "owned_by": "flywheel", "version": served.version} for name in names] if served else []
     return {"object": "list", "data": found}
 
 

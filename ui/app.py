@@ -15,7 +15,7 @@ import streamlit as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # streamlit runs this file as a script
 
-from ui import doors
+from ui import doors, memory
 from ui.doors import Person
 from ui.pages import batch, chat, compare, mine, playground, quality, review
 
@@ -26,18 +26,21 @@ DRAFTS = st.components.v2.component("flywheel-drafts", js=(HERE / "drafts.js").r
 def sidebar(who: Person) -> None:
     """Who is here, and whether what they say may be learned from."""
     with st.sidebar:
-        st.toggle("My feedback may be used for training", key="consent", persist_state="session")
+        kept: dict[str, bool] = memory.shelf().take(who.name, "consent", "", dict)
+        kept["on"] = st.toggle("My feedback may be used for training", value=kept.get("on", False), key=f"consent-{who.name}")
+        st.session_state.consent = kept["on"]
         if doors.with_login():
             st.caption(who.name)
             st.button("Log out", on_click=st.logout, type="tertiary", icon=":material/logout:")
         else:
-            st.text_input("Your name", key="user", max_chars=128, placeholder="anonymous", persist_state="session")
+            st.text_input("Your name", key="user", max_chars=128, placeholder="anonymous", bind="query-params")
 
 
 def main() -> None:
     """Doors first, then the page that the address names."""
     st.set_page_config(page_title="Flywheel", page_icon=":material/cycle:", layout="centered")
     st.html(HERE / "style.css")
+    st.logo(HERE / "logo.svg")
     who = doors.person()
     doors.policy(who)
 

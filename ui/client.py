@@ -104,7 +104,7 @@ def _piece(event: Json) -> Piece:
     tokens = (choice.get("logprobs") or {}).get("content") or []
     return Piece(
         answer_id=str(event.get("id", "")),
-        version=str(event.get("model", "")),
+        version=str(event.get("model_version", "")),
         text=(choice.get("delta") or {}).get("content") or "",
         finish=choice.get("finish_reason") or "",
         log_probs=tuple((t["token"], float(t["logprob"])) for t in tokens),
@@ -112,9 +112,9 @@ def _piece(event: Json) -> Piece:
     )
 
 
-def models(token: str = "") -> list[str]:
-    """What `model` may be: versions, and the aliases `champion` and `challenger` where there are such."""
-    return [str(m["id"]) for m in call("GET", "/v1/models", token)["data"]]
+def models(token: str = "") -> dict[str, str]:
+    """What `model` may be, and the version behind it: first the one in use, then each that is loaded, e.g. `flywheel:3`."""
+    return {str(m["id"]): str(m["version"]) for m in call("GET", "/v1/models", token)["data"]}
 
 
 def send(feedback: FeedbackIn, token: str = "") -> str:

@@ -51,14 +51,15 @@ def roles_of(claims: Mapping[str, Any], path: str) -> frozenset[str]:
 def person() -> Person:
     """Who is there; who is nobody yet sees a login, and the page ends."""
     if not with_login():
-        return Person(st.session_state.get("user", "").strip() or "anonymous", frozenset(ROLES))
+        name = st.session_state.get("user") or st.query_params.get("user", "")  # the field keeps it in the address, but is drawn later
+        return Person(name.strip()[:128] or "anonymous", frozenset(ROLES), settings().serving_key)
     if not st.user.is_logged_in:
         _welcome("Please log in to go on.", "Log in", st.login)
     claims: dict[str, Any] = dict(st.user.to_dict())
     if float(claims.get("exp") or "inf") < time.time():
         _welcome("Your login has expired. Log in again to go on; what you wrote is kept.", "Log in again", st.login)
     roles = roles_of(claims, settings().roles_claim)
-    found = Person(str(claims.get("email") or claims.get("sub")), roles, str((claims.get("tokens") or {}).get("access") or ""))
+    found = Person(str(claims.get("email") or claims.get("sub")), roles, str((claims.get("tokens") or {}).get("access") or settings().serving_key))
     if not found.may("user"):
         known = ", ".join(ROLES)
         _welcome(f"{found.name} has no role here. Ask your operator to give you one of: {known}.", "Log out", st.logout)

@@ -71,7 +71,7 @@ def form(answer: Answer, who: Person) -> None:
         with row:
             st.markdown(":green-badge[:material/check: stored]")
             st.button("Withdraw", key=f"undo-{answer.key}", type="tertiary", on_click=take_back, args=(answer, who))
-    with st.expander("Say more, or correct it", expanded=chosen == "down", icon=":material/edit:", key=f"more-{answer.key}"):
+    with st.expander("Say more, or correct it", expanded=chosen == "down", icon=":material/edit:", key=f"more-{answer.key}-{chosen}"):
         _more(answer, who, chosen)
 
 

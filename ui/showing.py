@@ -25,7 +25,7 @@ def sources(answer: Answer) -> None:
         return
     with st.expander(f"{len(answer.sources)} sources", icon=":material/menu_book:"):
         for number, source in enumerate(answer.sources, 1):
-            title, address = str(source.get("title") or source.get("uri") or f"source {number}"), str(source.get("uri") or "")
+            title, address = str(source.get("title") or source.get("document") or "untitled"), str(source.get("document") or "")
             st.markdown(f"**{number}.** " + (f"[{title}](<{address}>)" if address.startswith(("https://", "http://")) else title))
             if source.get("text"):
                 st.caption(str(source["text"])[:600])

@@ -13,6 +13,7 @@ from typing import Any
 
 import streamlit as st
 
+from flywheel.settings import settings
 from ui import client, memory, prompts
 from ui.client import ServingError
 from ui.doors import Person
@@ -60,7 +61,7 @@ class Job:
                 if attempt + 1 < TRIES:
                     self.stop.wait(PAUSE * attempt)
                 continue
-            row |= {"answer": reply["choices"][0]["message"]["content"], "version": reply["model"], "answer_id": reply["id"], "problem": ""}
+            row |= {"answer": reply["choices"][0]["message"]["content"], "version": reply["model_version"], "answer_id": reply["id"], "problem": ""}
             break
         self.rows[number] = row
 
@@ -93,7 +94,7 @@ def _begin(job: Job, who: Person) -> None:
     if note:
         st.warning(note, icon=":material/translate:")
     st.write(f"{len(found):,} prompts. The first: “{found[0][:160]}”")
-    how = {"model": "flywheel", "user": who.name, "max_tokens": longest}
+    how = {"model": settings().model_name, "user": who.name, "max_tokens": longest}
     st.button("Answer them", type="primary", on_click=job.start, args=(upload.name, found, how, who.token), icon=":material/play_arrow:")
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import streamlit as st
 
+from flywheel.settings import settings
 from ui import asking, memory, rating
 from ui.asking import Answer
 from ui.doors import Person
 from ui.showing import body_of, sources, version_of
 
 EXAMPLES = ("What does `shutil.copytree` do?", "What does `textwrap.dedent` do?", "What is `collections.OrderedDict`?")
-KIND = "chat"
+KIND, LONGEST = "chat", 256  # tokens of an answer
 
 
 @dataclass
@@ -48,14 +49,16 @@ class Conversation:
         """Put a question; one that is still being answered is stopped."""
         if self.exchanges:
             self.exchanges[-1].answer.stop()
-        body = {"model": "flywheel", "messages": self.messages(question), "user": who.name, "max_tokens": st.session_state.get("max_tokens", 256)}
+        body = {"model": settings().model_name, "messages": self.messages(question), "user": who.name, "max_tokens": LONGEST}
+        if st.session_state.get("documents"):
+            body["retrieval"] = {}
         self.exchanges.append(Exchange(question, asking.ask({**body, **changes}, who.token)))
 
     def again(self, who: Person, question: str = "") -> None:
         """Answer the last question anew, drawn differently, or answer it as it is worded now."""
         last = self.exchanges.pop()
         last.answer.stop()
-        if last.answer.answer_id and not question:
+        if last.answer.finish and not question:
             rating.signal(last.answer, who, "regenerated")
         self.ask(question or last.question, who, **({"temperature": 0.8} if last.answer.text and not question else {}))
 
@@ -95,8 +98,8 @@ def _answer(talk: Conversation, exchange: Exchange, who: Person, last: bool) -> 
         if answer.answer_id:
             sources(answer)
             st.caption(said)
-            if not answer.problem:
-                rating.form(answer, who)
+        if answer.finish:  # the service stores what came to its end
+            rating.form(answer, who)
         if last:
             _once_more(talk, exchange, who)
 
@@ -112,7 +115,10 @@ def _once_more(talk: Conversation, exchange: Exchange, who: Person) -> None:
 
 def _earlier(who: Person) -> None:
     with st.sidebar:
-        st.button("New conversation", on_click=memory.switch, args=(KIND,), width="stretch", icon=":material/add:", shortcut="Ctrl+Shift+O")
+        st.toggle(
+            "Answer from the documents", key="documents", persist_state="session", help="Searches the indexed documents, and shows what an answer rests on."
+        )
+        st.button("New conversation", on_click=memory.switch, args=(KIND,), width="stretch", icon=":material/add:")
         for name, talk in memory.shelf().of(who.name, KIND).items():
             if talk.exchanges:
                 now = name == st.query_params.get(KIND)

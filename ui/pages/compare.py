@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import streamlit as st
 
+from flywheel.settings import settings
 from ui import asking, client, memory, rating
 from ui.asking import Answer
 from ui.client import ServingError
@@ -30,15 +31,24 @@ class Pair:
     sides: list[Answer] = field(default_factory=list)
     better: str = ""
 
-    def ask(self, question: str, models: list[str], who: Person) -> None:
+    def ask(self, question: str, models: dict[str, str], who: Person) -> None:
         """Put the question to both, in an order that chance chooses."""
-        two = ["champion", "challenger"] if "challenger" in models else ["flywheel", "flywheel"]
+        two = pair_of(models)
         random.shuffle(two)
         body: dict[str, Any] = {"messages": [{"role": "user", "content": question}], "user": who.name, "max_tokens": 256}
         if two[0] == two[1]:
             body["temperature"] = 0.8  # else both would say the same
         self.question, self.better = question, ""
         self.sides = [asking.ask({**body, "model": model, "seed": random.randrange(2**31)}, who.token) for model in two]
+
+
+def pair_of(models: dict[str, str]) -> list[str]:
+    """The version in use and the newest other one that is loaded, a challenger where there is one; without, the one in use twice."""
+    used = settings().model_name
+    others = [name for name, version in models.items() if ":" in name and version != models.get(used)]
+    champion = f"{used}:{models[used]}" if used in models else used
+    rival = max(others, key=lambda name: models[name].zfill(9) if models[name].isdigit() else "", default=None)
+    return [champion, rival] if rival else [used, used]
 
 
 def page(who: Person) -> None:
@@ -49,11 +59,11 @@ def page(who: Person) -> None:
         models = client.models(who.token)
     except ServingError as error:
         st.error(str(error), icon=":material/cloud_off:")
-        models = []
-    if "challenger" in models:
+        models = {}
+    if len(set(pair_of(models))) == 2:
         st.caption("Two versions answer, in an order that chance chooses. They are named after your choice.")
     else:
-        st.caption("There is no challenger at the moment: both answers come from the version in use, drawn differently.")
+        st.caption("Only one version is loaded at the moment: both answers come from it, drawn differently.")
     asked = st.chat_input("Ask both", key="ask-both")
     if asked:
         pair.ask(asked, models, who)
@@ -61,7 +71,7 @@ def page(who: Person) -> None:
         _show(pair, models, who)
 
 
-def _show(pair: Pair, models: list[str], who: Person) -> None:
+def _show(pair: Pair, models: dict[str, str], who: Person) -> None:
     with st.chat_message("user"):
         st.markdown(body_of(pair.question))
     spots = []
@@ -87,6 +97,8 @@ def _show(pair: Pair, models: list[str], who: Person) -> None:
         with st.container(horizontal=True, key="votes"):
             for number, better in enumerate(get_args(Better), 1):
                 label, icon = LABELS[better]
-                if st.button(label, icon=icon, key=f"vote-{better}", shortcut=str(number), width="stretch") and rating.prefer(pair.sides[0], pair.sides[1], who, better):
+                if st.button(label, icon=icon, key=f"vote-{better}", shortcut=str(number), width="stretch") and rating.prefer(
+                    pair.sides[0], pair.sides[1], who, better
+                ):
                     pair.better = better
                     st.rerun()

@@ -23,6 +23,8 @@ def page(who: Person) -> None:
     if not records:
         st.info("You have said nothing yet. Ask something in the chat, and rate the answer.", icon=":material/chat:")
     for record in records:
+        if record["withheld"].startswith("superseded"):  # it was said anew
+            continue
         with st.container(border=True):
             st.caption(
                 f"{record['timestamp'][:16].replace('T', ' ')} · {version_of(record['model_version'])}" + ("" if record["consent"] else " · not for training")
@@ -33,7 +35,7 @@ def page(who: Person) -> None:
             if record["correction"]:
                 st.markdown(f"> {record['correction'][:600]}")
             if record["withheld"]:
-                st.caption(f":material/block: {record['withheld'].partition(' by ')[0]}")
+                st.caption(f":material/block: {record['withheld']}")
             else:
                 st.button("Withdraw", key=record["id"], on_click=_withdraw, args=(record["id"], who), icon=":material/undo:")
     with st.expander("The usage policy that you accepted", icon=":material/policy:"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import streamlit as st
 
+from flywheel.settings import settings
 from ui import asking, client, memory, rating
 from ui.asking import Answer
 from ui.client import ServingError
@@ -42,11 +43,11 @@ def page(who: Person) -> None:
         models = client.models(who.token)
     except ServingError as error:
         st.error(str(error), icon=":material/cloud_off:")
-        models = []
+        models = {}
     with st.form("playground", border=False):
         question = st.text_area("Question", key="question", height=100, placeholder="What does `shutil.copytree` do?")
         system = st.text_area("System prompt", key="system", height=68, placeholder="Optional")
-        model, how = _settings(models)
+        model, how = _settings(models, expanded=not bench.trials)
         if st.form_submit_button("Run", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter"):
             if question.strip():
                 _run(bench, who, model, how, question, system)
@@ -56,26 +57,29 @@ def page(who: Person) -> None:
         _trial(trial, who)
 
 
-def _settings(models: list[str]) -> tuple[str, dict[str, Any]]:
-    with st.expander("How to answer", expanded=True, icon=":material/tune:"):
+def _settings(models: dict[str, str], expanded: bool) -> tuple[str, dict[str, Any]]:
+    with st.expander("How to answer", expanded=expanded, icon=":material/tune:"):
         left, right = st.columns(2)
-        adapted = [name for name in models if name != "base"] or ["flywheel"]
-        model = left.selectbox("Version", adapted, key="model")
-        adapter = right.toggle("With its adapter", value=True, key="adapter", disabled="base" not in models, help="Off: the base model answers, untrained.")
+        base = f"{settings().model_name}:base"
+        adapted = [name for name in models if name != base] or [settings().model_name]
+        model = left.selectbox(
+            "Version", adapted, key="model", format_func=lambda name: version_of(models.get(name, "")) + (" (in use)" if ":" not in name else "")
+        )
+        adapter = right.toggle("With its adapter", value=True, key="adapter", help="Off: the base model answers, untrained.")
         how = {
             "temperature": left.slider("Temperature", 0.0, 2.0, 0.0, 0.05, key="temperature", help="0 always takes the likeliest token."),
             "top_p": right.slider("Top-p", 0.05, 1.0, 1.0, 0.05, key="top_p", help="Only the likeliest tokens that together have this probability."),
             "max_tokens": left.slider("Longest answer (tokens)", 1, 1024, 128, key="longest"),
             "seed": right.number_input("Seed", 0, 2**31 - 1, 0, key="seed", help="The same seed draws the same answer."),
         }
-    return model if adapter else "base", how
+    return model if adapter else base, how
 
 
 def _run(bench: Bench, who: Person, model: str, how: dict[str, Any], question: str, system: str) -> None:
     messages = ([{"role": "system", "content": system}] if system.strip() else []) + [{"role": "user", "content": question}]
     answer = asking.ask({"model": model, "messages": messages, "user": who.name, "logprobs": True, **how}, who.token)
     said = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in how.items())
-    bench.trials = [Trial(question, f"{model}, {said}" + (", with a system prompt" if system.strip() else ""), answer), *bench.trials][:KEPT]
+    bench.trials = [Trial(question, said + (", with a system prompt" if system.strip() else ""), answer), *bench.trials][:KEPT]
 
 
 def _trial(trial: Trial, who: Person) -> None:
@@ -96,7 +100,7 @@ def _trial(trial: Trial, who: Person) -> None:
         if answer.problem:
             st.error(answer.problem, icon=":material/error:")
         st.caption(" · ".join(filter(None, (version_of(answer.version), trial.how))))
-        if answer.answer_id and not answer.problem:
+        if answer.finish:
             rating.form(answer, who)
 
 

@@ -73,7 +73,7 @@ def _versions(points: list[dict[str, Any]], metric: str) -> None:
     ]
     x = alt.X("version:N", sort=None, title=None, axis=alt.Axis(labelAngle=0))
     colour = alt.Color("verdict:N", scale=COLOURS, legend=alt.Legend(orient="top", title=None))
-    tips = ["version", "verdict", alt.Tooltip("value:Q", format=".4g"), alt.Tooltip("gain:Q", format="+.3g"), "reason", "serving"]
+    tips = ["version:N", "verdict:N", alt.Tooltip("value:Q", format=".4g"), alt.Tooltip("gain:Q", format="+.3g"), "reason:N", "serving:N"]
     base = alt.Chart(alt.Data(values=rows)).encode(x=x)
     zero = alt.Chart(alt.Data(values=[{"gain": 0}])).mark_rule(strokeDash=[4, 4], color="#888").encode(y="gain:Q")
     interval = base.mark_rule(strokeWidth=3).encode(y=alt.Y("low:Q", title="gain, 95 % interval"), y2="high:Q", color=colour)
@@ -105,13 +105,13 @@ def _trends(trends: list[dict[str, Any]]) -> None:
     )
     bars = alt.Chart(alt.Data(values=rows)).mark_bar().encode(
         x=alt.X("day:O", title=None, axis=alt.Axis(labelAngle=0, labelOverlap=True)), xOffset=alt.XOffset("said:N", sort=["up", "down", "corrected"]),
-        y=alt.Y("sum(answers):Q", title="answers"), color=said, tooltip=["day", "version", "said", "answers"],
+        y=alt.Y("sum(answers):Q", title="answers"), color=said, tooltip=["day:O", "version:N", "said:N", "answers:Q"],
     )  # fmt: skip
     st.altair_chart(bars.properties(height=220, description="Thumbs up, thumbs down and corrections by day"), key="trend")
     tags = [{"tag": tag, "version": t["version"], "n": n} for t in shown for tag, n in t["tags"].items()]
     if tags:
         chart = alt.Chart(alt.Data(values=tags)).mark_bar(color="#0f8378").encode(
-            y=alt.Y("tag:N", sort="-x", title=None), x=alt.X("sum(n):Q", title="answers tagged so"), tooltip=["tag", "sum(n):Q"]
+            y=alt.Y("tag:N", sort="-x", title=None), x=alt.X("sum(n):Q", title="answers tagged so"), tooltip=["tag:N", "sum(n):Q"]
         )  # fmt: skip
         st.altair_chart(chart.properties(description="How answers were tagged"), key="tags")
 
