@@ -2,7 +2,7 @@
 
     streamlit run ui/app.py --server.address 127.0.0.1 --server.port 18501
 
-Each page is one module in ui/pages/. docs/ui.md shows them.
+Each page is one module in ui/views/ (Streamlit would run whatever is in a folder `pages` as a script of its own). docs/ui.md shows them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import streamlit as st
 
@@ -17,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # streamlit run
 
 from ui import doors, memory
 from ui.doors import Person
-from ui.pages import batch, chat, compare, mine, playground, quality, review
+from ui.views import batch, chat, compare, mine, playground, quality, review
 
 HERE = Path(__file__).resolve().parent
 DRAFTS = st.components.v2.component("flywheel-drafts", js=(HERE / "drafts.js").read_text())
@@ -46,15 +47,15 @@ def main() -> None:
 
     def entry(module, title: str, icon: str, default: bool = False):  # type: ignore[no-untyped-def]
         path = module.__name__.rpartition(".")[2]
-        return st.Page(partial(module.page, who), title=title, icon=f":material/{icon}:", url_path=path, default=default)
+        shown: Literal["visible", "hidden"] = "hidden" if module is review and not who.may("reviewer") else "visible"
+        return st.Page(partial(module.page, who), title=title, icon=f":material/{icon}:", url_path=path, default=default, visibility=shown)
 
-    asking = [
+    pages = [
         entry(chat, "Chat", "chat", default=True), entry(compare, "Side by side", "compare_arrows"), entry(playground, "Playground", "tune"),
-        entry(batch, "Batch", "table_rows"),
+        entry(batch, "Batch", "table_rows"), entry(review, "Review queue", "rate_review"), entry(quality, "Quality", "monitoring"),
+        entry(mine, "My feedback", "account_circle"),
     ]  # fmt: skip
-    looking = [entry(review, "Review queue", "rate_review")] if who.may("reviewer") else []
-    looking += [entry(quality, "Quality", "monitoring"), entry(mine, "My feedback", "account_circle")]
-    chosen = st.navigation({"Ask": asking, "See": looking})
+    chosen = st.navigation(pages)
     sidebar(who)
     DRAFTS(key="drafts")
     chosen.run()  # last: it may follow an answer for a while

@@ -33,7 +33,7 @@ def page(who: Person) -> None:
     _turn(found["turn"])
     _data(found["data"])
     with st.container(horizontal=True):
-        for name, url in found["links"].items():
+        for name, url in (found["links"] if who.may("operator") else {}).items():
             st.link_button(name, url, icon=":material/open_in_new:")
 
 
@@ -111,7 +111,7 @@ def _trends(trends: list[dict[str, Any]]) -> None:
     tags = [{"tag": tag, "version": t["version"], "n": n} for t in shown for tag, n in t["tags"].items()]
     if tags:
         chart = alt.Chart(alt.Data(values=tags)).mark_bar(color="#0f8378").encode(
-            y=alt.Y("tag:N", sort="-x", title=None), x=alt.X("sum(n):Q", title="answers tagged so"), tooltip=["tag:N", "sum(n):Q"]
+            y=alt.Y("tag:N", sort="-x", title=None), x=alt.X("sum(n):Q", title="answers tagged so", axis=alt.Axis(tickMinStep=1, format="d")), tooltip=["tag:N", "sum(n):Q"]
         )  # fmt: skip
         st.altair_chart(chart.properties(description="How answers were tagged"), key="tags")
 
