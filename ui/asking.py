@@ -32,6 +32,7 @@ class Answer:
     stopped: bool = False
     given: FeedbackIn | None = None
     given_id: str = ""
+    unsent: str = ""  # why the last feedback is not stored
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     done: threading.Event = field(default_factory=threading.Event)
 

@@ -23,7 +23,7 @@ LONGEST = 20_000
 
 
 def give(answer: Answer, who: Person, **said: Any) -> bool:
-    """Send feedback; True when it is committed. A problem is told on the spot."""
+    """Send feedback; True when it is committed, else `answer.unsent` says why not."""
     body = {"answer_id": answer.answer_id, "user": who.name, "source": "ui", "consent": st.session_state.get("consent", False), **said}
     if answer.given:
         body["supersedes"] = answer.given.idempotency_key
@@ -32,11 +32,12 @@ def give(answer: Answer, who: Person, **said: Any) -> bool:
         given = FeedbackIn(idempotency_key=key, **body)
         answer.given_id = client.send(given, who.token)
     except ValidationError as error:
-        st.error(f"That cannot be sent: {error.errors()[0]['msg']}.", icon=":material/error:")
+        answer.unsent = f"That cannot be sent: {error.errors()[0]['msg']}."
         return False
     except ServingError as error:
-        st.error(f"{error} Nothing you wrote is lost: send it again.", icon=":material/error:")
+        answer.unsent = f"{error} Nothing you wrote is lost: send it again."
         return False
+    answer.unsent = ""
     answer.given = given
     st.toast("Stored. Thank you.", icon=":material/check:")
     return True
@@ -60,19 +61,22 @@ def form(answer: Answer, who: Person) -> None:
     """The thumbs below an answer, and behind them everything else; a click here draws only this again."""
     before = answer.given
     default = None if before is None or before.thumb is None else int(before.thumb == "up")
-    row = st.container(horizontal=True, vertical_alignment="center", gap="small")
-    with row:
-        thumb = st.feedback("thumbs", key=f"thumb-{answer.key}", default=default)
-    chosen: Literal["up", "down"] | None = None if thumb is None else "up" if thumb else "down"
-    kept = {} if before is None else {"rating": before.rating, "tags": before.tags, "comment": before.comment, "correction": before.correction}
-    if chosen != (before.thumb if before else None):
-        give(answer, who, thumb=chosen, **kept)
-    if answer.given:
-        with row:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        thumb = st.feedback("thumbs", key=f"thumb-{answer.key}", default=default, on_change=_thumb, args=(answer, who))
+        if answer.given:
             st.markdown(":green-badge[:material/check: stored]")
             st.button("Withdraw", key=f"undo-{answer.key}", type="tertiary", on_click=take_back, args=(answer, who))
+    if answer.unsent:
+        st.error(answer.unsent, icon=":material/error:")
+    chosen: Literal["up", "down"] | None = None if thumb is None else "up" if thumb else "down"
     with st.expander("Say more, or correct it", expanded=chosen == "down", icon=":material/edit:", key=f"more-{answer.key}-{chosen}"):
         _more(answer, who, chosen)
+
+
+def _thumb(answer: Answer, who: Person) -> None:
+    thumb, before = st.session_state[f"thumb-{answer.key}"], answer.given
+    kept = {} if before is None else {"rating": before.rating, "tags": before.tags, "comment": before.comment, "correction": before.correction}
+    give(answer, who, thumb=None if thumb is None else "up" if thumb else "down", **kept)
 
 
 def _more(answer: Answer, who: Person, thumb: Literal["up", "down"] | None) -> None:
@@ -93,8 +97,9 @@ def _more(answer: Answer, who: Person, thumb: Literal["up", "down"] | None) -> N
                 st.info("The correction is empty. Write the better answer, or put the old one back.")
             elif not (changed or any(said.values())):
                 st.info("Change the answer, choose a tag or stars, or write a comment first.")
-            elif give(answer, who, thumb=thumb or ("down" if changed else None), correction=correction.strip() if changed else None, **said):
-                st.rerun(scope="fragment")
+            else:
+                give(answer, who, thumb=thumb or ("down" if changed else None), correction=correction.strip() if changed else None, **said)
+                st.rerun()
 
 
 def take_back(answer: Answer, who: Person) -> None:

@@ -27,10 +27,10 @@ class Place:
 
     def start(self, name: str, command: list[str], url: str) -> None:
         """Start, and wait until the address answers."""
-        log = open(self.folder / f"{name}.log", "ab")
-        self.running[name] = subprocess.Popen(
-            [sys.executable, *command], cwd=REPOSITORY, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
-        )
+        with open(self.folder / f"{name}.log", "ab") as log:
+            self.running[name] = subprocess.Popen(
+                [sys.executable, *command], cwd=REPOSITORY, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
+            )
         until = time.monotonic() + 240
         while time.monotonic() < until:
             try:

@@ -102,3 +102,5 @@ def _show(pair: Pair, models: dict[str, str], who: Person) -> None:
                 ):
                     pair.better = better
                     st.rerun()
+        if pair.sides[0].unsent:
+            st.error(pair.sides[0].unsent, icon=":material/error:")
