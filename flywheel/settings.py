@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     label_studio_secret: str = Field("", description="What its webhook has to bring; empty: no webhook", repr=False)
     log_format: Literal["text", "json"] = Field("text", description="Log lines of stages and services: text for people, json for a log shipper")
 
+    serving_key: str = Field("", description="API key that the page sends to serving for people who have no token of their own")
+    policy: str = Field("", description="Markdown that everyone accepts before they use the page. Default: config/policy.md")
+    roles_claim: str = Field("roles", description="Claim of a login's token that holds the roles, e.g. realm_access.roles")
+
     nightly: str = Field("0 2 * * *", description="Cron of the nightly turn, UTC")
     approval_hours: float = Field(48, gt=0, description="How long a promotion waits for a person before it is held")
     first_night: str = Field("", description="Earliest night that can be backfilled (ISO date). Default: on a laptop the day it was set up, else 2026-01-01")
@@ -69,6 +73,7 @@ class Settings(BaseSettings):
             self.label_studio_url, text = "http://127.0.0.1:18082", secret.read_text().strip()
             self.label_studio_token = self.label_studio_token or sha256(f"token {text}".encode()).hexdigest()[:40]  # as long as it takes
             self.label_studio_secret = self.label_studio_secret or sha256(f"webhook {text}".encode()).hexdigest()
+        self.policy = self.policy or str(REPOSITORY / "config" / "policy.md")
         self.stage_python = self.stage_python or str(REPOSITORY / ".venv" / "ml" / "bin" / "python")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -27,10 +27,10 @@ from flywheel.errors import ContractError, FlywheelError, NotFound, TransientErr
 from flywheel.model import Decoding
 from flywheel.records import Message
 from flywheel.settings import settings
-from serving import feedback, webhook
+from serving import feedback, mine, policy, quality, review, webhook
 from serving.engine import Answer, Engine
 from serving.reconcile import SECONDS, Reconciler
-from serving.schemas import ChatIn, GenerateIn, GenerateOut, chat_completion
+from serving.schemas import ChatIn, GenerateIn, GenerateOut, chat_completion, chunk
 
 log = logging.getLogger("flywheel.serving")
 SEAL_SECONDS = 5.0
@@ -71,8 +71,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(title="Flywheel", description="A model that keeps improving from its users' feedback.", version="1", lifespan=lifespan)
-app.include_router(feedback.router)
-app.include_router(webhook.router)
+for room in (feedback, mine, policy, quality, review, webhook):
+    app.include_router(room.router)
 
 
 def failure(status: int, message: str, kind: str, param: str | None = None) -> JSONResponse:
@@ -154,18 +154,49 @@ async def generate(body: GenerateIn) -> GenerateOut:
 
 
 @app.post("/v1/chat/completions")
-async def chat(body: ChatIn) -> dict[str, Any]:
-    """Answer a conversation, in OpenAI's form."""
+async def chat(body: ChatIn) -> Any:
+    """Answer a conversation, in OpenAI's form; with `stream`, as server-sent events."""
     decoding = Decoding(body.max_completion_tokens or body.max_tokens or 128, body.temperature, body.top_p)
+    if body.stream:
+        return await streamed(body, decoding)
     answer_id, given = await answer(body.messages, decoding, body.messages[-1].content, "", body.user)
-    return chat_completion(answer_id, settings().model_name, given.text, given.prompt_tokens, given.answer_tokens, given.finished)
+    return chat_completion(answer_id, settings().model_name, given.version, given.text, given.prompt_tokens, given.answer_tokens, given.finished)
+
+
+async def streamed(body: ChatIn, decoding: Decoding) -> StreamingResponse:
+    """The answer as it comes, stored before its end is given."""
+    texts: asyncio.Queue[str | None] = asyncio.Queue()
+    work = asyncio.create_task(app.state.engine.answer(body.messages, decoding, texts.put_nowait, body.logprobs))
+    work.add_done_callback(lambda _: texts.put_nowait(None))
+    first = await texts.get()
+    if first is None:
+        work.result()  # raises what stood in the way of the first word
+    answer_id, version = uuid.uuid4().hex, app.state.engine.current.version
+
+    async def events() -> AsyncIterator[str]:
+        told, text = "", first
+        try:
+            while text is not None:
+                text = text.rstrip("\ufffd")  # a character may come in several tokens
+                yield chunk(answer_id, body.model, version, text[len(told) :])
+                told, text = text, await texts.get()
+            given = work.result()
+            await asyncio.to_thread(ledger.add_answer, body.messages[-1].content, "", given.text, given.version, body.user, answer_id)
+            ANSWERS.labels(given.version).inc()
+            yield chunk(answer_id, body.model, given.version, given.text[len(told) :], "stop" if given.finished else "length", given.log_probs)
+            yield "data: [DONE]\n\n"
+        finally:
+            work.cancel()  # its reader may have left
+
+    return StreamingResponse(events(), media_type="text/event-stream")
 
 
 @app.get("/v1/models")
 async def models() -> dict[str, Any]:
     """The model that answers, in OpenAI's form."""
     served = app.state.engine.current
-    found = [{"id": settings().model_name, "object": "model", "created": 0, "owned_by": "flywheel", "version": served.version}] if served else []
+    names = [settings().model_name, f"{settings().model_name}:{served.version}"] if served else []
+    found = [{"id": name, "object": "model", "created": 0, "owned_by": "flywheel", "version": served.version} for name in names] if served else []
     return {"object": "list", "data": found}
 
 

@@ -9,13 +9,14 @@ import asyncio
 import queue
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from flywheel import prompt
 from flywheel.errors import ContractError, TransientError
-from flywheel.model import Decoding, Loaded, generate
+from flywheel.model import Decoding, Loaded, answer_logits, generate
 from flywheel.records import Message
 
 MAX_BATCH = 16
@@ -50,6 +51,7 @@ class Answer:
     prompt_tokens: int
     answer_tokens: int
     finished: bool
+    log_probs: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass
@@ -60,6 +62,8 @@ class Request:
     decoding: Decoding
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Answer]
+    heard: Callable[[str], None] | None = None  # called in the loop with the text so far
+    log_probs: bool = False
     asked: float = field(default_factory=time.monotonic)
 
 
@@ -72,12 +76,12 @@ class Engine:
         self._held: list[Request] = []
         threading.Thread(target=self._run, name="decoding", daemon=True).start()
 
-    async def answer(self, turns: list[Message], decoding: Decoding) -> Answer:
+    async def answer(self, turns: list[Message], decoding: Decoding, heard: Callable[[str], None] | None = None, log_probs: bool = False) -> Answer:
         """Raises TransientError when no model is ready or too many wait, ContractError when the prompt is too long."""
         if self.current is None:
             raise TransientError("no model is loaded yet", where="serving", mend="Ask again in a few seconds; /readyz tells when.")
         loop = asyncio.get_running_loop()
-        request = Request(turns, decoding, loop, loop.create_future())
+        request = Request(turns, decoding, loop, loop.create_future(), heard, log_probs)
         try:
             self._queue.put_nowait(request)
         except queue.Full:
@@ -141,15 +145,42 @@ def _decode(served: Served, batch: list[Request]) -> list[Answer | ContractError
     BATCH.observe(len(fitting))
     first = batch[fitting[0]].decoding
     longest = max(batch[i].decoding.max_new_tokens for i in fitting)
-    answers = generate(served.loaded, [prompts[i] for i in fitting], Decoding(longest, first.temperature, first.top_p))
+
+    def hear(row: int, ids: list[int]) -> bool:
+        """Tell who listens; a row ends when its client has gone."""
+        request = batch[fitting[row]]
+        if request.heard and len(ids) <= request.decoding.max_new_tokens:
+            text = served.loaded.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            request.loop.call_soon_threadsafe(request.heard, text)
+        return request.future.cancelled()
+
+    listened = any(batch[i].heard for i in fitting)
+    answers = generate(served.loaded, [prompts[i] for i in fitting], Decoding(longest, first.temperature, first.top_p), hear if listened else None)
     for i, drawn in zip(fitting, answers, strict=True):
         limit = batch[i].decoding.max_new_tokens
         kept = drawn.ids[:limit]
         text = served.loaded.tokenizer.decode(kept, skip_special_tokens=True).strip()
-        outcomes[i] = Answer(text, served.version, len(prompts[i]), len(kept), drawn.finished and len(drawn.ids) < limit)
+        outcomes[i] = Answer(
+            text,
+            served.version,
+            len(prompts[i]),
+            len(kept),
+            drawn.finished and len(drawn.ids) < limit,
+            _log_probs(served, prompts[i], kept) if batch[i].log_probs else (),
+        )
         TOKENS.labels("prompt").inc(len(prompts[i]))
         TOKENS.labels("answer").inc(len(kept))
     return outcomes
+
+
+def _log_probs(served: Served, asked: list[int], kept: list[int]) -> tuple[tuple[str, float], ...]:
+    """Each token of an answer and its log-probability, in nats, at temperature 1."""
+    import torch
+
+    with torch.inference_mode():
+        logits, targets, _ = answer_logits(served.loaded.model, [(asked + kept, len(asked))], served.loaded.tokenizer.pad_token_id, served.loaded.device)
+        found = torch.log_softmax(logits.float(), dim=-1).gather(1, targets[:, None])[:, 0].tolist()
+    return tuple(zip((served.loaded.tokenizer.decode([token]) for token in kept), found, strict=True))
 
 
 def _deliver(request: Request, outcome: Answer | Exception) -> None:

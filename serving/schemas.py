@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -53,7 +55,9 @@ class ChatIn(BaseModel):
     temperature: float = Field(0.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     n: Literal[1] = 1
-    stream: Literal[False] = False
+    seed: int | None = None
+    stream: bool = False
+    logprobs: bool = False
     user: str = Field("anonymous", max_length=128)
 
     @model_validator(mode="after")
@@ -63,13 +67,20 @@ class ChatIn(BaseModel):
         return self
 
 
-def chat_completion(answer_id: str, model: str, text: str, prompt_tokens: int, answer_tokens: int, finished: bool) -> dict[str, Any]:
+def chat_completion(answer_id: str, model: str, version: str, text: str, prompt_tokens: int, answer_tokens: int, finished: bool) -> dict[str, Any]:
     """OpenAI's chat completion response; its id is the answer_id that feedback names."""
     return {
-        "id": answer_id, "object": "chat.completion", "created": int(time.time()), "model": model,
+        "id": answer_id, "object": "chat.completion", "created": int(time.time()), "model": model, "model_version": version,
         "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop" if finished else "length"}],
         "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": answer_tokens, "total_tokens": prompt_tokens + answer_tokens},
     }  # fmt: skip
+
+
+def chunk(answer_id: str, model: str, version: str, text: str, finish: str | None = None, log_probs: Sequence[tuple[str, float]] = ()) -> str:
+    """One server-sent event of a streamed chat completion."""
+    content = [{"token": token, "logprob": value, "bytes": list(token.encode()), "top_logprobs": []} for token, value in log_probs]
+    choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish, "logprobs": {"content": content} if content else None}
+    return f"data: {json.dumps({'id': answer_id, 'object': 'chat.completion.chunk', 'created': int(time.time()), 'model': model, 'model_version': version, 'choices': [choice]})}\n\n"
 
 
 class FeedbackOut(BaseModel):

@@ -52,9 +52,9 @@ class Stored:
     note: str = ""
 
 
-def add_answer(prompt: str, input: str, response: str, model_version: str, user: str = "anonymous") -> str:
-    """Store what was asked and answered; returns the answer's id."""
-    answer_id = uuid.uuid4().hex
+def add_answer(prompt: str, input: str, response: str, model_version: str, user: str = "anonymous", answer_id: str = "") -> str:
+    """Store what was asked and answered; returns the answer's id, which a streamed answer has told before."""
+    answer_id = answer_id or uuid.uuid4().hex
     texts = {name: text.replace("\x00", "\ufffd") for name, text in {"prompt": prompt, "input": input, "response": response, "user": user}.items()}
     with transaction() as db:
         db.execute(answers.insert().values(id=answer_id, model_version=model_version, **texts))
@@ -259,3 +259,10 @@ def find(name: str) -> Any:
     """The row of READ of an id or a key, or None."""
     with transaction() as db:
         return db.execute(READ.where(sa.or_(feedback.c.id == name, feedback.c.idempotency_key == name))).first()
+
+
+def of_person(user: str, limit: int) -> list[Feedback]:
+    """What a person said, the newest first; what was forgotten is not there."""
+    chosen = READ.where(feedback.c.user == user, feedback.c.sha256.is_(None)).order_by(feedback.c.number.desc()).limit(limit)
+    with transaction() as db:
+        return [record_of(row) for row in db.execute(chosen)]

@@ -151,3 +151,10 @@ def decisions_on(which: Sequence[str] | sa.Select[Any]) -> sa.Select[Any]:
     return (
         sa.select(decisions.c.feedback_id).join(review, review.c.id == decisions.c.item).where(review.c.feedback_id.in_(which), decisions.c.decision != "skip")
     )
+
+
+def recent(connection: sa.Connection, limit: int) -> list[dict[str, Any]]:
+    """Who decided what, the newest first; skips, too."""
+    chosen = sa.select(decisions.c.at, decisions.c.reviewer, decisions.c.decision, decisions.c.feedback_id, answers.c.prompt)
+    joined = chosen.join_from(decisions, review, review.c.id == decisions.c.item).join(answers, answers.c.id == review.c.answer_id)
+    return [dict(row._mapping) for row in connection.execute(joined.order_by(decisions.c.at.desc()).limit(limit))]

@@ -86,6 +86,13 @@ lineage = sa.Table(
     sa.Column("detail", JSONB, nullable=False),
     sa.Column("feedback", ARRAY(sa.BigInteger), nullable=False),
 )
+acceptances = sa.Table(
+    "acceptances",
+    tables,
+    sa.Column("user", sa.Text, primary_key=True),
+    sa.Column("policy", sa.Text, primary_key=True),
+    sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
+)
 review = sa.Table(
     "review",
     tables,

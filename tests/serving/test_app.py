@@ -47,6 +47,20 @@ def test_the_openai_client_works(api):
         client.chat.completions.create(model="flywheel", messages=[{"role": "assistant", "content": "hi"}])
 
 
+def test_a_stream_gives_what_a_whole_answer_has_and_feedback_finds_it(api):
+    from openai import OpenAI
+
+    client = OpenAI(base_url="http://testserver/v1", api_key="none", http_client=api, max_retries=0)
+    asked = {"model": "flywheel", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 6}
+    whole = client.chat.completions.create(**asked).choices[0].message.content
+    chunks = list(client.chat.completions.create(**asked, stream=True, logprobs=True))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == whole and len(chunks) > 2
+    tokens = [t for c in chunks if c.choices[0].logprobs for t in c.choices[0].logprobs.content]
+    assert 0 < len(tokens) <= 6 and all(t.logprob < 0 for t in tokens)
+    body = {"answer_id": chunks[0].id, "idempotency_key": uuid.uuid4().hex, "thumb": "up"}
+    assert api.post("/v1/feedback", json=body).status_code == 201
+
+
 def test_a_batch_gives_what_each_gets_alone(api):
     from concurrent.futures import ThreadPoolExecutor
 
@@ -71,7 +85,7 @@ def test_a_batch_gives_what_each_gets_alone(api):
         ("/v1/feedback", {"answer_id": "none", "idempotency_key": "12345678", "comment": "a\x00b"}, 400, "NUL"),
         ("/v1/feedback/nothing/withdraw", {"user": "Ada"}, 404, "no such feedback"),
         ("/v1/chat/completions", {"messages": [], "model": "x"}, 400, "messages"),
-        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "stream": True}, 400, "stream"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "word " * 3000}], "stream": True}, 400, "tokens"),
         ("/v1/nothing", {}, 404, "Not Found"),
     ],
 )

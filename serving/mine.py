@@ -1,0 +1,19 @@
+"""What somebody said, for themselves: the records that they can withdraw."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from flywheel import ledger
+
+router = APIRouter()
+
+
+@router.get("/v1/feedback")
+async def mine(user: Annotated[str, Query(max_length=128)] = "anonymous", limit: Annotated[int, Query(ge=1, le=500)] = 100) -> dict[str, Any]:
+    """This person's records, the newest first, each with its answer and its verdict in a word."""
+    records = await asyncio.to_thread(ledger.of_person, user, limit)
+    return {"object": "list", "data": [{**record.model_dump(mode="json"), "verdict": record.verdict} for record in records]}
