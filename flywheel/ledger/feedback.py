@@ -50,9 +50,9 @@ class Stored:
     note: str = ""
 
 
-def add_answer(prompt: str, input: str, response: str, model_version: str, user: str = "anonymous") -> str:
-    """Store what was asked and answered; returns the answer's id."""
-    answer_id = uuid.uuid4().hex
+def add_answer(prompt: str, input: str, response: str, model_version: str, user: str = "anonymous", answer_id: str = "") -> str:
+    """Store what was asked and answered; returns the answer's id, a new one unless it is given."""
+    answer_id = answer_id or uuid.uuid4().hex
     texts = {name: text.replace("\x00", "\ufffd") for name, text in {"prompt": prompt, "input": input, "response": response, "user": user}.items()}
     with transaction() as db:
         db.execute(answers.insert().values(id=answer_id, model_version=model_version, **texts))
