@@ -266,10 +266,16 @@ def promote(version: int, actor: str, reason: str, **detail: Any) -> None:
 
 
 def rollback(actor: str, reason: str, version: int | None = None) -> int:
-    """Return to an earlier version, by default the one served before; returns its number.
+    """End the rollout that goes on, else return to an earlier version, by default the one served before; returns the number that is served.
 
     Raises ContractError when there is nothing to return to, or the version never was good enough.
     """
+    going = desired()
+    if going.live:
+        set_traffic(Desired())
+        ledger.record_event(actor, "return", version=going.challenger, stage=going.stage, share=going.share, reason=f"rollback: {reason}")
+        if version is None and going.champion:
+            return going.champion
     target = version or alias("previous")
     if target is None:
         raise ContractError(

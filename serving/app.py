@@ -156,14 +156,14 @@ async def healthz() -> dict[str, str]:
 
 
 @app.get("/readyz")
-async def readyz() -> dict[str, str]:
-    """A model is loaded and requests are taken: 200 with its version, else 503."""
+async def readyz() -> dict[str, Any]:
+    """A model is loaded and requests are taken: 200 with its version and all that are loaded, else 503."""
     if app.state.draining:
         raise TransientError("this server is leaving", where="serving", mend="Ask another one.")
     version = app.state.answerer.pool.champion
     if version is None:
         raise TransientError("no model is loaded yet", where="serving", mend="Wait; see `make logs S=serving`.")
-    return {"status": "ready", "model_version": version}
+    return {"status": "ready", "model_version": version, "versions": app.state.answerer.pool.versions()}
 
 
 @app.get("/metrics", response_class=Response)

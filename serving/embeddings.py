@@ -50,7 +50,7 @@ def _encoder(name: str) -> tuple[Any, Any]:
 def _built_in() -> Path:
     """The folder in a package that is installed for its weights and never imported."""
     try:
-        found = next((p for p in importlib.metadata.files(PACKAGE) or [] if p.name == "config.json"), None)
+        found = next((p for p in importlib.metadata.files(PACKAGE) or [] if p.name == "model.safetensors"), None)
     except importlib.metadata.PackageNotFoundError:
         found = None
     if found is None:
