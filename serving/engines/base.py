@@ -92,7 +92,9 @@ class Text:
         self._begun = False
 
     def add(self, text: str, last: bool = False) -> str:
-        """What can be shown now."""
+        """What can be shown now; nothing after a stop."""
+        if self.stopped:
+            return ""
         self._held += text
         cuts = [at for s in self.stop if (at := self._held.find(s)) >= 0]
         if cuts:

@@ -120,6 +120,9 @@ class UpstreamModel:
                         shown = text.add(said)
                         if shown or tokens:
                             yield Piece(shown, tokens)
+                    if text.stopped:  # a server that knows no `stop` is told by our leaving
+                        finish = "stop"
+                        break
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
         except ValueError as error:

@@ -39,7 +39,7 @@ def test_an_equal_challenger_is_hardly_ever_taken_back_though_looked_at_always(s
     ("name", "ours", "theirs", "most"),
     [
         ("errors", lambda d, n: np.ones(n), lambda d, n: np.zeros(n), 10),
-        ("errors", lambda d, n: d.binomial(1, 0.3, n), lambda d, n: d.binomial(1, 0.01, n), 60),
+        ("errors", lambda d, n: d.binomial(1, 0.3, n), lambda d, n: d.binomial(1, 0.01, n), 100),
         ("refusals", lambda d, n: d.binomial(1, 0.8, n), lambda d, n: d.binomial(1, 0.1, n), 30),
         ("thumbs_down", lambda d, n: d.binomial(1, 0.9, n), lambda d, n: d.binomial(1, 0.2, n), 30),
         ("latency", lambda d, n: d.normal(math.log(3), 0.3, n), lambda d, n: d.normal(0, 0.3, n), 40),

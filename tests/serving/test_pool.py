@@ -132,9 +132,9 @@ def test_versions_answer_side_by_side_as_peft_does_and_a_broken_adapter_breaks_n
         from flywheel import prompt
 
         (drawn,) = generate(loaded, [prompt.encode(loaded.tokenizer, ASK)], Old(8))
-        wanted = loaded.tokenizer.decode(drawn.ids, skip_special_tokens=True).strip()
+        wanted = loaded.tokenizer.decode(drawn.ids, skip_special_tokens=True).strip().rstrip("\ufffd")  # half a character is not shown
         own = got[0::2] if model is base else got[1::2]
-        assert set(own) == {wanted}
+        assert {text.rstrip("\ufffd") for text in own} == {wanted}
     assert got[0] != got[1]
     conf = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps({**conf, "use_dora": True}))
@@ -156,7 +156,7 @@ def test_seeds_repeat_and_long_prompts_are_refused(tiny_home, tiny_model):
     first, again = (asyncio.run(said(model, max_tokens=12, temperature=1.0, seed=5))[0] for _ in range(2))
     others = {asyncio.run(said(model, max_tokens=12, temperature=1.0, seed=s))[0] for s in range(6, 10)}
     assert others - {first}
-    print("the same seed gives the same answer:", first == again)
+    assert first == again  # asked alone
     with pytest.raises(ContractError, match="tokens"):
         asyncio.run(said(model, max_tokens=600))
     model.close()
