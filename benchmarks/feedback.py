@@ -186,7 +186,7 @@ def door(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
         db.exec_driver_sql(
             "create table peer (id text primary key, key text unique, answer_id text references answers (id), at timestamptz default now(), body jsonb)"
         )
-    environment = {**os.environ, "FLYWHEEL_CONFIG": str(folder / "config.yaml"), "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "FLYWHEEL_CONFIG": str(folder / "config.yaml"), "PYTHONPATH": str(REPOSITORY), "FLYWHEEL_SERVING_AUTH": "off"}
     ports = {app: free_port() for app in ("serving.app:app", "benchmarks.feedback:peer")}
 
     def start(app: str, path: str) -> Any:

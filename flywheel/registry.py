@@ -1,7 +1,8 @@
 """The model registry: MLflow model versions, and the aliases that are the desired state serving reconciles to.
 
-`champion` is what is served, `previous` what was served before. Everything the flywheel needs to know of a version is one
-JSON tag; its adapter, model card and checksums are the artifacts of its MLflow run.
+`champion` is what is served, `previous` what was served before; a tag of the registered model names the challenger of a rollout and its
+share. Everything the flywheel needs to know of a version is one JSON tag; its adapter, model card and checksums are the artifacts of
+its MLflow run.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TAG = "flywheel"
+TRAFFIC_TAG = "flywheel.traffic"
 Verdict = Literal["promote", "hold", "refuse"]
 
 
@@ -55,6 +58,26 @@ class Version(BaseModel):
     def signed_text(self) -> str:
         """What a signature vouches for: everything but the number, which MLflow gives later, and the signature itself."""
         return self.model_dump_json(exclude={"version", "signature"})
+
+
+class Desired(BaseModel):
+    """What servers should do. A challenger is served only while its rollout renews the lease: one that dies returns by itself."""
+
+    champion: int | None = Field(None, description="None: the base model")
+    challenger: int | None = None
+    stage: Literal["none", "shadow", "canary"] = "none"
+    share: float = Field(0.0, ge=0, le=1, description="Of people, whose answers come from the challenger")
+    lease_until: float = Field(0.0, description="Unix seconds")
+
+    @property
+    def live(self) -> bool:
+        """Whether the challenger may be used now."""
+        return self.stage != "none" and self.challenger is not None and time.time() < self.lease_until
+
+    @property
+    def challenger_name(self) -> str:
+        """The challenger as servers name it; empty without one."""
+        return str(self.challenger) if self.challenger else ""
 
 
 def use_mlflow() -> None:
@@ -146,6 +169,27 @@ def alias(name: str) -> int | None:
     return next((int(a["version"]) for a in aliases if a["alias"] == name), None)
 
 
+def desired() -> Desired:
+    """The champion, and the rollout that goes on, read in one call. A tag that cannot be read is no rollout."""
+    page = _read("registered-models/get", name=settings().model_name).get("registered_model", {})
+    number = next((int(a["version"]) for a in page.get("aliases", []) if a["alias"] == "champion"), None)
+    tag = next((t["value"] for t in page.get("tags", []) if t["key"] == TRAFFIC_TAG), "{}")
+    try:
+        return Desired.model_validate_json(tag).model_copy(update={"champion": number})
+    except ValidationError:
+        return Desired(champion=number)
+
+
+def set_traffic(traffic: Desired) -> None:
+    """Let servers try a challenger; the champion is what its alias says. Raises TransientError when the registry is away."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client().set_registered_model_tag(settings().model_name, TRAFFIC_TAG, traffic.model_dump_json(exclude={"champion"}))
+    except MlflowException as error:
+        raise unreachable(error) from error
+
+
 def champion() -> Version | None:
     """The version that should be served, or None before the first promotion."""
     number = alias("champion")
@@ -222,10 +266,16 @@ def promote(version: int, actor: str, reason: str, **detail: Any) -> None:
 
 
 def rollback(actor: str, reason: str, version: int | None = None) -> int:
-    """Return to an earlier version, by default the one served before; returns its number.
+    """End the rollout that goes on, else return to an earlier version, by default the one served before; returns the number that is served.
 
     Raises ContractError when there is nothing to return to, or the version never was good enough.
     """
+    going = desired()
+    if going.live:
+        set_traffic(Desired())
+        ledger.record_event(actor, "return", version=going.challenger, stage=going.stage, share=going.share, reason=f"rollback: {reason}")
+        if version is None and going.champion:
+            return going.champion
     target = version or alias("previous")
     if target is None:
         raise ContractError(

@@ -1,43 +1,39 @@
 """The inference service: answers, takes feedback, follows the registry.
 
-uvicorn serving.app:app --host 127.0.0.1 --port 18000       (its documentation page is /docs)
+python -m serving       (its documentation page is /docs; what it can do and how to set it up: docs/serving.md)
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
-from starlette.datastructures import Headers, MutableHeaders
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.types import Message as Event
 
-from flywheel import assessments, ledger, logs, prompt
-from flywheel.errors import ContractError, FlywheelError, NotFound, TransientError, from_os_error
-from flywheel.model import Decoding
-from flywheel.records import Message
-from flywheel.settings import settings
-from serving import feedback, mine, policy, quality, review, webhook
-from serving.engine import Answer, Engine
+from flywheel import assessments, logs, prompt
+from flywheel.errors import FlywheelError, TransientError, from_os_error
+from serving import auth, embeddings, feedback, mine, openai_api, outcomes, policy, quality, review, tracing, webhook
+from serving.answering import Answerer, Question
+from serving.door import Door, failure, response_to
+from serving.engines.base import Decoding, create
+from serving.limits import Limits
+from serving.pool import Pool
 from serving.reconcile import SECONDS, Reconciler
-from serving.schemas import ChatIn, GenerateIn, GenerateOut, chat_completion, chunk
+from serving.schemas import Failure, GenerateIn, GenerateOut
+from serving.settings import serving
 
 log = logging.getLogger("flywheel.serving")
 SEAL_SECONDS = 5.0
 LOG_SECONDS = 2.0  # between steps of 100 records: the door comes first
-REQUESTS = Counter("flywheel_requests_total", "Requests, by path and status", ["path", "status"])
-LATENCY = Histogram("flywheel_request_seconds", "Time to the whole answer", ["path"], buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
-ANSWERS = Counter("flywheel_answers_total", "Answers given, by the version that gave them", ["version"])
 
 
 async def every(seconds: float, step: Callable[[], Any]) -> None:
@@ -60,32 +56,63 @@ async def every(seconds: float, step: Callable[[], Any]) -> None:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start the engine, the reconciler, and what feedback is owed: sealing it, and telling MLflow."""
     logs.setup("%(asctime)s %(message)s")
-    app.state.engine = Engine()
-    steps = ((SECONDS, Reconciler(app.state.engine).step), (SEAL_SECONDS, feedback.housekeeping), (LOG_SECONDS, assessments.log_pending))
+    tracing.setup()
+    auth.keys()  # a file that cannot be read stops the service here
+    pool = Pool()
+    app.state.limits, app.state.draining = Limits(), False
+    app.state.answerer = Answerer(pool, app.state.limits)
+    reconciler = Reconciler(pool, create())
+    steps = ((SECONDS, reconciler.step), (SEAL_SECONDS, feedback.housekeeping), (LOG_SECONDS, assessments.log_pending), (outcomes.SECONDS, outcomes.flush))
     tasks = [asyncio.create_task(every(seconds, step)) for seconds, step in steps]
     yield
     for task in tasks:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+    with suppress(FlywheelError):
+        outcomes.flush()
+    tracing.stop()
 
 
-app = FastAPI(title="Flywheel", description="A model that keeps improving from its users' feedback.", version="1", lifespan=lifespan)
-for room in (feedback, mine, policy, quality, review, webhook):
-    app.include_router(room.router)
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Failure, "description": text}
+    for code, text in {
+        400: "What is wrong, and how to mend it", 401: "No valid credential", 403: "It lacks the scope", 404: "No such thing", 408: "The request came too slowly",
+        413: "Too large", 429: "Too many requests: `retry-after` says when", 503: "Not now: `retry-after` says when",
+    }.items()
+}  # fmt: skip
+app = FastAPI(title="Flywheel", description="A model that keeps improving from its users' feedback.", version="1", lifespan=lifespan, responses=ERRORS)
+for part in (embeddings, feedback, mine, openai_api, policy, quality, review, webhook):
+    app.include_router(part.router)
 
 
-def failure(status: int, message: str, kind: str, param: str | None = None) -> JSONResponse:
-    """An error in OpenAI's shape."""
-    headers = {"retry-after": "1"} if status in (429, 503) else None
-    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": None}}, status, headers)
+def documented() -> dict[str, Any]:
+    """The OpenAPI document, with the scope that each path wants, as OAuth2 and as bearer keys."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    issuer = serving().oidc_issuer.rstrip("/")
+    schemes: dict[str, Any] = {"key": {"type": "http", "scheme": "bearer", "description": "An API key, or a JWT of the issuer"}}
+    if issuer:
+        schemes["oidc"] = {"type": "openIdConnect", "openIdConnectUrl": f"{issuer}/.well-known/openid-configuration"}
+    found.setdefault("components", {})["securitySchemes"] = schemes
+    for path, operations in found["paths"].items():
+        scope = auth.scope_of(path)
+        for operation in operations.values():
+            operation["responses"].pop("422", None)  # a 400, here
+            if scope != "open":
+                operation["security"] = [{"key": []}, *([{"oidc": [scope]}] if issuer else [])]
+                operation["description"] = f"{operation.get('description', '')}\n\nScope: `{scope}`"
+    app.openapi_schema = found
+    return found
+
+
+app.openapi = documented  # type: ignore[method-assign]
 
 
 @app.exception_handler(FlywheelError)
 async def _ours(_request: Request, error: FlywheelError) -> JSONResponse:
-    if isinstance(error, ContractError):
-        return failure(404 if isinstance(error, NotFound) else 400, error.sentence, "invalid_request_error")
-    return failure(503, error.sentence, "server_error")
+    return response_to(error)
 
 
 @app.exception_handler(RequestValidationError)
@@ -97,107 +124,29 @@ async def _invalid(_request: Request, error: RequestValidationError) -> JSONResp
 
 @app.exception_handler(HTTPException)
 async def _http(_request: Request, error: HTTPException) -> JSONResponse:
-    return failure(error.status_code, f"{error.detail}. See /docs.", "invalid_request_error")
+    reply = failure(error.status_code, f"{error.detail}. See /docs.", "invalid_request_error")
+    reply.headers.update(error.headers or {})
+    return reply
 
 
-class Measure:
-    """Counts and times each request under its route, a crashed one too, and gives it the id that its log lines carry.
-
-    Plain ASGI: Starlette's wrapper of functions costs as much as the door for feedback itself.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on, and look at the status."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        began, status = time.monotonic(), 500
-        request_id = Headers(scope=scope).get("x-request-id", "")[:64] or uuid.uuid4().hex
-        logs.bind(request=request_id, path=scope["path"])
-
-        async def watch(message: Event) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
-            await send(message)
-
-        try:
-            await self.app(scope, receive, watch)
-        finally:
-            path = getattr(scope.get("route"), "path", "unknown")
-            REQUESTS.labels(path, str(status)).inc()
-            LATENCY.labels(path).observe(time.monotonic() - began)
-
-
-app.add_middleware(Measure)
-
-
-async def answer(turns: list[Message], decoding: Decoding, question: str, context: str, user: str) -> tuple[str, Answer]:
-    """Decode, and store the answer before it is given, so that feedback always finds it."""
-    given: Answer = await app.state.engine.answer(turns, decoding)
-    answer_id = await asyncio.to_thread(ledger.add_answer, question, context, given.text, given.version, user)
-    ANSWERS.labels(given.version).inc()
-    return answer_id, given
+app.add_middleware(Door)
+if serving().cors_origins:
+    app.add_middleware(CORSMiddleware, allow_origins=serving().cors_origins, allow_methods=["*"], allow_headers=["*"])
 
 
 @app.post("/v1/generate")
-async def generate(body: GenerateIn) -> GenerateOut:
+async def generate(body: GenerateIn, request: Request) -> GenerateOut:
     """Answer an instruction."""
-    turns = prompt.messages(body.instruction, body.input)
-    answer_id, given = await answer(turns, Decoding(body.max_new_tokens, body.temperature, body.top_p), body.instruction, body.input, body.user)
+    tokens = openai_api.most_tokens(body.max_new_tokens, "max_new_tokens")
+    decoding = Decoding(tokens, body.temperature, body.top_p, tuple(body.stop), body.seed)
+    question = Question(
+        tuple(prompt.messages(body.instruction, body.input)), decoding, body.instruction, body.input, body.user, request.state.caller,
+        openai_api.session_of(request), cache=openai_api.may_cache(request, body.cache),
+    )  # fmt: skip
+    given = await openai_api.unless_gone(request, app.state.answerer.whole(question))
     return GenerateOut(
-        answer_id=answer_id, response=given.text, model_version=given.version, prompt_tokens=given.prompt_tokens, answer_tokens=given.answer_tokens
+        answer_id=given.id, response=given.text, model_version=given.version, prompt_tokens=given.prompt_tokens, answer_tokens=given.answer_tokens
     )
-
-
-@app.post("/v1/chat/completions")
-async def chat(body: ChatIn) -> Any:
-    """Answer a conversation, in OpenAI's form; with `stream`, as server-sent events."""
-    decoding = Decoding(body.max_completion_tokens or body.max_tokens or 128, body.temperature, body.top_p)
-    if body.stream:
-        return await streamed(body, decoding)
-    answer_id, given = await answer(body.messages, decoding, body.messages[-1].content, "", body.user)
-    return chat_completion(answer_id, settings().model_name, given.version, given.text, given.prompt_tokens, given.answer_tokens, given.finished)
-
-
-async def streamed(body: ChatIn, decoding: Decoding) -> StreamingResponse:
-    """The answer as it comes, stored before its end is given."""
-    texts: asyncio.Queue[str | None] = asyncio.Queue()
-    work = asyncio.create_task(app.state.engine.answer(body.messages, decoding, texts.put_nowait, body.logprobs))
-    work.add_done_callback(lambda _: texts.put_nowait(None))
-    first = await texts.get()
-    if first is None:
-        work.result()  # raises what stood in the way of the first word
-    answer_id, version = uuid.uuid4().hex, app.state.engine.current.version
-
-    async def events() -> AsyncIterator[str]:
-        told, text = "", first
-        try:
-            while text is not None:
-                text = text.rstrip("\ufffd")  # a character may come in several tokens
-                yield chunk(answer_id, body.model, version, text[len(told) :])
-                told, text = text, await texts.get()
-            given = work.result()
-            await asyncio.to_thread(ledger.add_answer, body.messages[-1].content, "", given.text, given.version, body.user, answer_id)
-            ANSWERS.labels(given.version).inc()
-            yield chunk(answer_id, body.model, given.version, given.text[len(told) :], "stop" if given.finished else "length", given.log_probs)
-            yield "data: [DONE]\n\n"
-        finally:
-            work.cancel()  # its reader may have left
-
-    return StreamingResponse(events(), media_type="text/event-stream")
-
-
-@app.get("/v1/models")
-async def models() -> dict[str, Any]:
-    """The model that answers, in OpenAI's form."""
-    served = app.state.engine.current
-    names = [settings().model_name, f"{settings().model_name}:{served.version}"] if served else []
-    found = [{"id": name, "object": "model", "created": 0, "owned_by": "flywheel", "version": served.version} for name in names] if served else []
-    return {"object": "list", "data": found}
 
 
 @app.get("/healthz")
@@ -207,15 +156,17 @@ async def healthz() -> dict[str, str]:
 
 
 @app.get("/readyz")
-async def readyz() -> dict[str, str]:
-    """A model is loaded: 200 with its version, else 503."""
-    served = app.state.engine.current
-    if served is None:
+async def readyz() -> dict[str, Any]:
+    """A model is loaded and requests are taken: 200 with its version and all that are loaded, else 503."""
+    if app.state.draining:
+        raise TransientError("this server is leaving", where="serving", mend="Ask another one.")
+    version = app.state.answerer.pool.champion
+    if version is None:
         raise TransientError("no model is loaded yet", where="serving", mend="Wait; see `make logs S=serving`.")
-    return {"status": "ready", "model_version": served.version}
+    return {"status": "ready", "model_version": version, "versions": app.state.answerer.pool.versions()}
 
 
-@app.get("/metrics")
+@app.get("/metrics", response_class=Response)
 async def metrics() -> Response:
     """Prometheus metrics."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

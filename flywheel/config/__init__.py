@@ -6,7 +6,7 @@ A file may open with `extends: other.yaml` (relative to itself) and then change 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -180,12 +180,35 @@ class Register(Section):
     limits: str = "A small model: check what it says."
 
 
+class Guards(Section):
+    """By how much a challenger may be worse than the champion while people try it; beyond it, it is taken back."""
+
+    errors: float = Field(0.02, ge=0, description="Share of answers that failed, above the champion's")
+    refusals: float = Field(0.05, ge=0, description="Share of answers that decline, above the champion's")
+    thumbs_down: float = Field(0.1, ge=0, description="Share of thumbs that are down, above the champion's")
+    latency: float = Field(1.5, ge=1, description="Time for a token, times the champion's")
+    length: float = Field(2.0, ge=1, description="Length of answers, times the champion's, or the champion's times its")
+
+
 class Rollout(Section):
-    """Make a promoted version the champion."""
+    """Make a promoted version the champion: shadow (answers compared, not shown), then a growing share of people, then everybody."""
 
     enabled: bool = Field(True, description="A backfilled night passes false: registered, never rolled out")
     approved_by: str = Field("", description="Who approved this promotion, when the gate asks for a person. Set by the DAG")
-    wait_seconds: float = Field(90, ge=0, description="How long to wait until serving answers with the new version; 0: do not ask")
+    wait_seconds: float = Field(90, ge=0, description="How long to wait until serving answers with the new version; 0: do not ask, and try nothing")
+    shadow_seconds: float = Field(60, ge=0, description="How long the challenger answers unseen; 0: not at all")
+    steps: list[Annotated[float, Field(gt=0, le=1)]] = Field([0.05, 0.25, 1.0], description="Shares of people that get the challenger, one step each")
+    step_seconds: float = Field(60, gt=0, description="How long a step lasts at least")
+    step_answers: int = Field(0, ge=0, description="How many answers the challenger must have given before a step ends")
+    trial_seconds: float = Field(21_600, gt=0, description="Longest time for shadow and steps together; what has too few answers by then is not rolled out")
+    guards: Guards = Guards()
+
+
+class Rollback(Section):
+    """Return to an earlier version."""
+
+    to: int = Field(0, ge=0, description="The version; 0: end the rollout that goes on, or else what was served before")
+    reason: str = Field("by hand", description="Goes into the audit log")
 
 
 class Housekeep(Section):
@@ -216,6 +239,7 @@ class Config(Section):
     gate: Gate = Gate()
     register_: Register = Field(Register(), alias="register")
     rollout: Rollout = Rollout()
+    rollback: Rollback = Rollback()
     curate: Curate = Curate()
     housekeep: Housekeep = Housekeep()
     review: Review = Review()

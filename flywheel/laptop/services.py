@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from base64 import urlsafe_b64encode
@@ -170,6 +171,8 @@ def services(settings: Settings) -> list[Service]:
     ml, airflow_env = sys.executable, airflow_environment(settings)
     url = sa.make_url(settings.database_url)
     mlflow_store = ["--backend-store-uri", database_url(settings, "mlflow", "psycopg"), "--artifacts-destination", str(settings.home / "mlflow")]
+    # bound to this machine: no credentials, unless somebody wants them
+    serving_env = {"FLYWHEEL_SERVING_AUTH": os.environ.get("FLYWHEEL_SERVING_AUTH", "off"), "FLYWHEEL_SERVING_DRAIN_SECONDS": "0"}
     mlflow_env = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -195,8 +198,8 @@ def services(settings: Settings) -> list[Service]:
         ),
         Service(
             "serving",
-            [ml, "-m", "uvicorn", "serving.app:app", "--host", HOST, "--port", str(port(settings.serving_url)), "--no-access-log"],
-            _answers(f"{settings.serving_url}/readyz"), settings.serving_url, "FLYWHEEL_SERVING_URL",
+            [ml, "-m", "serving", "--host", HOST, "--port", str(port(settings.serving_url))],
+            _answers(f"{settings.serving_url}/readyz"), settings.serving_url, "FLYWHEEL_SERVING_URL", serving_env,
         ),
         Service(
             "exporter", [ml, "-m", "flywheel.exporter"], _answers(f"{settings.exporter_url}/healthz"), settings.exporter_url, "FLYWHEEL_EXPORTER_URL"

@@ -143,6 +143,19 @@ judgements = sa.Table(
     sa.Column("problem", sa.Text),
     sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
 )
+outcomes = sa.Table(
+    "outcomes",
+    tables,
+    sa.Column("number", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("rollout", sa.Integer, nullable=False),
+    sa.Column("arm", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("tokens", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Boolean, nullable=False),
+    sa.Column("refused", sa.Boolean, nullable=False),
+)
 
 
 def lock(db: sa.Connection, key: int) -> None:

@@ -198,7 +198,13 @@ def world(home, monkeypatch):
     monkeypatch.setenv("FLYWHEEL_MLFLOW_URL", f"http://127.0.0.1:{ports['mlflow']}")
     settings.cache_clear()
     postgres.initialise(home / "postgres")
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    quiet = {
+        "FLYWHEEL_SERVING_AUTH": "off",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONPATH": str(REPOSITORY),
+        "OMP_NUM_THREADS": "1",
+    }
     made = World(home, ports, {**os.environ, **quiet})
     made.start("postgres")
     made.wait_for_database()

@@ -1,27 +1,10 @@
 """The API over a real engine (a tiny random model), a real ledger and a real registry."""
 
-import time
 import uuid
 
 import pytest
-from fastapi.testclient import TestClient
 
 from flywheel.settings import settings
-
-
-@pytest.fixture
-def api(database, mlflow_server, home, tiny_model, monkeypatch):
-    home.mkdir(exist_ok=True)
-    (home / "config.yaml").write_text(f"model: {{base: '{tiny_model}'}}\ningest: {{sources: [{{kind: docs, licence: x, consent: y}}]}}")
-    monkeypatch.setenv("FLYWHEEL_CONFIG", str(home / "config.yaml"))
-    settings.cache_clear()
-    from serving.app import app
-
-    with TestClient(app) as client:
-        until = time.monotonic() + 180
-        while client.get("/readyz").status_code != 200 and time.monotonic() < until:
-            time.sleep(0.2)
-        yield client
 
 
 def test_answers_and_feedback(api):
@@ -40,11 +23,11 @@ def test_the_openai_client_works(api):
     from openai import BadRequestError, OpenAI
 
     client = OpenAI(base_url="http://testserver/v1", api_key="none", http_client=api, max_retries=0)
-    done = client.chat.completions.create(model="flywheel", messages=[{"role": "user", "content": "hi"}], max_tokens=4)
+    done = client.chat.completions.create(model=settings().model_name, messages=[{"role": "user", "content": "hi"}], max_tokens=4)
     assert done.usage.completion_tokens <= 4 and done.choices[0].message.role == "assistant"
-    assert [m.id for m in client.models.list()] == [settings().model_name]
+    assert [m.id for m in client.models.list()] == [settings().model_name, f"{settings().model_name}:base"]
     with pytest.raises(BadRequestError, match="user"):
-        client.chat.completions.create(model="flywheel", messages=[{"role": "assistant", "content": "hi"}])
+        client.chat.completions.create(model=settings().model_name, messages=[{"role": "assistant", "content": "hi"}])
 
 
 def test_a_stream_gives_what_a_whole_answer_has_and_feedback_finds_it(api):
@@ -86,6 +69,7 @@ def test_a_batch_gives_what_each_gets_alone(api):
         ("/v1/feedback/nothing/withdraw", {"user": "Ada"}, 404, "no such feedback"),
         ("/v1/chat/completions", {"messages": [], "model": "x"}, 400, "messages"),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "word " * 3000}], "stream": True}, 400, "tokens"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "stream": "perhaps"}, 400, "stream"),
         ("/v1/nothing", {}, 404, "Not Found"),
     ],
 )

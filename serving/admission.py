@@ -1,0 +1,103 @@
+"""Who may decode now: at most `max_batch` at once, a bounded queue for the rest, and turns between tenants rather than between requests.
+
+A full queue refuses at once, with the time after which another try has a chance. A tenant that fills half of the queue is told to slow
+down (429) so that the other half is there for the others; when all of it is full everybody is (503).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from prometheus_client import Gauge, Histogram
+
+from flywheel.errors import TransientError
+from serving.settings import serving
+
+WAITING = Gauge("flywheel_queued_requests", "Requests waiting for a batch")
+QUEUE_LIMIT = Gauge("flywheel_queue_limit_requests", "How many may wait; more are refused")
+QUEUED = Histogram("flywheel_queue_seconds", "Time a request waits for its batch", buckets=(0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30))
+RUNNING = Gauge("flywheel_running_requests", "Requests being decoded")
+
+
+class Busy(TransientError):
+    """Not now: `status` is 429 for one who asks too much, 503 when all do, and `retry_after` the seconds to wait."""
+
+    def __init__(self, what: str, *, status: int, retry_after: float) -> None:
+        self.status, self.retry_after = status, max(1, round(retry_after))
+        super().__init__(what, where="serving", mend=f"Ask again in {self.retry_after} s.")
+
+
+class Admission:
+    """The queue in front of the engine. Lives on one event loop."""
+
+    def __init__(self) -> None:
+        self.limit, self.most = serving().max_queue, serving().max_batch
+        self.running = self.waiting = 0
+        self.seconds = 1.0  # a request's time at the engine, lately
+        self._tenants: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        QUEUE_LIMIT.set(self.limit)
+
+    @asynccontextmanager
+    async def turn(self, tenant: str) -> AsyncIterator[None]:
+        """Until the end of the block one of the places is ours. Raises Busy when the queue is full."""
+        began = time.monotonic()
+        if self.running >= self.most or self.waiting:
+            await self._wait(tenant)
+        else:
+            self._count(running=1)
+        admitted = time.monotonic()
+        QUEUED.observe(admitted - began)
+        try:
+            yield
+        finally:
+            self.seconds += 0.05 * (time.monotonic() - admitted - self.seconds)
+            self._count(running=-1)
+            self._next()
+
+    async def _wait(self, tenant: str) -> None:
+        line = self._tenants.get(tenant, ())
+        patience = (self.waiting + 1) / self.most * self.seconds
+        if self.waiting >= self.limit:
+            raise Busy(f"{self.limit} requests are waiting", status=503, retry_after=patience)
+        if len(line) >= max(1, self.limit // 2) and self.limit > 1:
+            raise Busy(f"{len(line)} requests of {tenant} are waiting", status=429, retry_after=patience)
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tenants.setdefault(tenant, deque()).append(place)
+        self._count(waiting=1)
+        try:
+            await place  # whoever wakes us has counted us as running
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._count(running=-1)
+                self._next()
+            else:
+                self._leave(tenant, place)
+            raise
+
+    def _leave(self, tenant: str, place: asyncio.Future[None]) -> None:
+        line = self._tenants[tenant]
+        line.remove(place)
+        if not line:
+            del self._tenants[tenant]
+        self._count(waiting=-1)
+
+    def _next(self) -> None:
+        """Give free places to the tenants in turn."""
+        while self.running < self.most and self._tenants:
+            tenant, line = next(iter(self._tenants.items()))
+            place = line[0]
+            self._leave(tenant, place)
+            if tenant in self._tenants:
+                self._tenants.move_to_end(tenant)
+            self._count(running=1)
+            place.set_result(None)
+
+    def _count(self, running: int = 0, waiting: int = 0) -> None:
+        self.running += running
+        self.waiting += waiting
+        RUNNING.set(self.running)
+        WAITING.set(self.waiting)
