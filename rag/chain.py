@@ -7,7 +7,6 @@ chain.invoke("What does shutil.copytree do?")           # {"answer": …, "sourc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
@@ -43,15 +42,6 @@ def _document(hit: Hit) -> Document:
     return Document(id=hit.id, page_content=hit.text, metadata={**hit.metadata, **known})
 
 
-def sources(answer: str, hits: list[Hit]) -> dict[str, Any]:
-    """An answer as it is given: without false markers, with its sources and its citations. The chain and serving both end with it."""
-    text = citing.without_markers(answer, len(hits))
-    citations = citing.cite(text, hits)
-    cited = {citation.source for citation in citations}
-    listed = [{"number": n, "cited": n in cited, **asdict(hit)} for n, hit in enumerate(hits, 1)]
-    return {"answer": text, "sources": listed, "citations": [asdict(citation) for citation in citations]}
-
-
 def answering(model: Runnable[Any, Any], retriever: PassageRetriever | None = None) -> Runnable[str, dict[str, Any]]:
     """Question in; answer, sources and citations out. Where no passage supports an answer, the model is not asked."""
     retriever = retriever or PassageRetriever()
@@ -62,6 +52,6 @@ def answering(model: Runnable[Any, Any], retriever: PassageRetriever | None = No
         if not grounding.supported(hits, current(retriever.alias).min_similarity):
             return {"answer": grounding.UNKNOWN, "sources": [], "citations": []}
         turns = grounding.grounded([Message(role="user", content=question)], hits)
-        return sources(generate.invoke([(turn.role, turn.content) for turn in turns]), hits)
+        return citing.cited(generate.invoke([(turn.role, turn.content) for turn in turns]), hits)
 
     return RunnableLambda(answer)

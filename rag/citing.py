@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rag.search import Hit
 
@@ -80,3 +81,12 @@ def faithful(answer: str, hits: Sequence[Hit]) -> float:
     said = words(_MARKER.sub("", answer))
     known = {word for hit in hits for word in (*words(hit.text), *words(hit.title))}
     return sum(word in known for word in said) / len(said) if said else 1.0
+
+
+def cited(answer: str, hits: Sequence[Hit]) -> dict[str, Any]:
+    """An answer as it is given: without false markers, with its sources and its citations. The chain and serving both end with it."""
+    text = without_markers(answer, len(hits))
+    citations = cite(text, hits)
+    used = {citation.source for citation in citations}
+    listed = [{"number": n, "cited": n in used, **asdict(hit)} for n, hit in enumerate(hits, 1)]
+    return {"answer": text, "sources": listed, "citations": [asdict(citation) for citation in citations]}

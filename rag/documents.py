@@ -6,6 +6,7 @@ What cannot be read is a `Refused` with its reason, never the end of a build.
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from flywheel.errors import ContractError
 Kind = Literal["markdown", "html", "pdf", "code", "text"]
 SUFFIXES: dict[str, Kind] = {"md": "markdown", "markdown": "markdown", "html": "html", "htm": "html", "pdf": "pdf", "py": "code", "txt": "text", "rst": "text"}
 MAX_BYTES = 64 << 20
+logging.getLogger("pypdf").setLevel(logging.ERROR)  # what it finds broken is told in a sentence here
 _NOT_STORABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 

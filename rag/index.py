@@ -164,9 +164,8 @@ def _show(db: Database, index: int, wanted: Wanted, run: str, embedded: int) -> 
                        on conflict (lexeme) do update set passages = lexemes_{index}.passages + excluded.passages""")
         db.execute(f"delete from rag.lexemes_{index} where passages = 0")
         db.execute(f"delete from rag.embedded_{index}")
-        if not db.execute("select from pg_class where oid = to_regclass(%s)", (f"rag.nearest_{index}",)).fetchone():
-            db.execute("set local maintenance_work_mem = '512MB'")
-            db.execute(f"create index nearest_{index} on rag.passages_{index} using hnsw (embedding halfvec_cosine_ops)")
+        db.execute("set local maintenance_work_mem = '512MB'")
+        db.execute(f"create index if not exists nearest_{index} on rag.passages_{index} using hnsw (embedding halfvec_cosine_ops)")
         return _publish(db, index, wanted, run, added, removed, embedded)
 
 

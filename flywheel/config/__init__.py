@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from flywheel import store
 from flywheel.config.cleaning import Clean
+from flywheel.config.context import Index
 from flywheel.config.section import Section, Share
 from flywheel.config.sources import Ingest, Source
 from flywheel.errors import ContractError
@@ -210,6 +211,7 @@ class Config(Section):
     register_: Register = Field(Register(), alias="register")
     rollout: Rollout = Rollout()
     curate: Curate = Curate()
+    index: Index = Index()
 
     def section(self, stage: str) -> Section:
         """The part of one stage."""
