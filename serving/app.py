@@ -30,6 +30,7 @@ from flywheel.settings import settings
 from serving import feedback
 from serving.engine import Answer, Engine
 from serving.reconcile import SECONDS, Reconciler
+from serving.retrieval import answered
 from serving.schemas import ChatIn, GenerateIn, GenerateOut, chat_completion
 
 log = logging.getLogger("flywheel.serving")
@@ -134,30 +135,31 @@ class Measure:
 app.add_middleware(Measure)
 
 
-async def answer(turns: list[Message], decoding: Decoding, question: str, context: str, user: str) -> tuple[str, Answer]:
-    """Decode, and store the answer before it is given, so that feedback always finds it."""
-    given: Answer = await app.state.engine.answer(turns, decoding)
-    answer_id = await asyncio.to_thread(ledger.add_answer, question, context, given.text, given.version, user)
+async def answer(body: GenerateIn | ChatIn, turns: list[Message], decoding: Decoding, request: Request) -> tuple[str, Answer, dict[str, Any]]:
+    """Decode, and store the answer before it is given, so that feedback always finds it. With retrieval, its sources too."""
+    given, shown, sources = await answered(app.state.engine, turns, decoding, body.retrieval, request)
+    question, context = prompt.parts(shown[-1])
+    answer_id = await asyncio.to_thread(ledger.add_answer, question, context, given.text, given.version, body.user)
     ANSWERS.labels(given.version).inc()
-    return answer_id, given
+    return answer_id, given, sources
 
 
-@app.post("/v1/generate")
-async def generate(body: GenerateIn) -> GenerateOut:
+@app.post("/v1/generate", response_model_exclude_none=True)
+async def generate(body: GenerateIn, request: Request) -> GenerateOut:
     """Answer an instruction."""
     turns = prompt.messages(body.instruction, body.input)
-    answer_id, given = await answer(turns, Decoding(body.max_new_tokens, body.temperature, body.top_p), body.instruction, body.input, body.user)
+    answer_id, given, sources = await answer(body, turns, Decoding(body.max_new_tokens, body.temperature, body.top_p), request)
     return GenerateOut(
-        answer_id=answer_id, response=given.text, model_version=given.version, prompt_tokens=given.prompt_tokens, answer_tokens=given.answer_tokens
+        answer_id=answer_id, response=given.text, model_version=given.version, prompt_tokens=given.prompt_tokens, answer_tokens=given.answer_tokens, **sources
     )
 
 
 @app.post("/v1/chat/completions")
-async def chat(body: ChatIn) -> dict[str, Any]:
+async def chat(body: ChatIn, request: Request) -> dict[str, Any]:
     """Answer a conversation, in OpenAI's form."""
     decoding = Decoding(body.max_completion_tokens or body.max_tokens or 128, body.temperature, body.top_p)
-    answer_id, given = await answer(body.messages, decoding, body.messages[-1].content, "", body.user)
-    return chat_completion(answer_id, settings().model_name, given.text, given.prompt_tokens, given.answer_tokens, given.finished)
+    answer_id, given, sources = await answer(body, body.messages, decoding, request)
+    return chat_completion(answer_id, settings().model_name, given.text, given.prompt_tokens, given.answer_tokens, given.finished) | sources
 
 
 @app.get("/v1/models")

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
+from flywheel.model import Decoding
 from flywheel.records import Message
 from rag import citing, grounding, search
+from serving.engine import Answer, Engine
 
 SECONDS = Histogram(
     "flywheel_retrieval_seconds", "Time to find passages, the question's embedding included", buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
@@ -33,34 +36,28 @@ class Retrieval(BaseModel):
     index: str = Field("default", max_length=64, description="The index's alias")
 
 
-class Sourced(BaseModel):
-    """What came of it: the conversation with its passages, or no conversation when nothing supports an answer."""
+async def answered(
+    engine: Engine, turns: list[Message], decoding: Decoding, wanted: Retrieval | None, request: Request
+) -> tuple[Answer, list[Message], dict[str, Any]]:
+    """The answer, the conversation as the model saw it, and `sources` and `citations` for the reply (neither without `wanted`).
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    Where no passage supports an answer the model is not asked. Raises NotFound without an index, TransientError when the database is away.
+    """
+    if wanted is None:
+        return await engine.answer(turns, decoding), turns, {}
+    hits, supported = await asyncio.to_thread(_find, wanted, turns[-1].content, tuple(getattr(request.state, "tenants", ())))
+    if not supported:
+        version = engine.current.version if engine.current else ""
+        return Answer(grounding.UNKNOWN, version, 0, 0, True), turns, {"sources": [], "citations": []}
+    shown = grounding.grounded(turns, hits)
+    given = await engine.answer(shown, decoding)
+    reply = citing.cited(given.text, hits)
+    return replace(given, text=reply.pop("answer")), shown, reply
 
-    turns: list[Message]
-    context: str = ""
-    hits: list[Any] = []
-    supported: bool = True
 
-
-async def sourced(wanted: Retrieval, turns: Sequence[Message], request: Request) -> Sourced:
-    """The last question with its passages. Raises NotFound without an index, TransientError when the database is away."""
-    return await asyncio.to_thread(_sourced, wanted, list(turns), tuple(getattr(request.state, "tenants", ())))
-
-
-def _sourced(wanted: Retrieval, turns: list[Message], tenants: Sequence[str]) -> Sourced:
+def _find(wanted: Retrieval, question: str, tenants: Sequence[str]) -> tuple[list[search.Hit], bool]:
     with SECONDS.time():
-        hits = search.search(turns[-1].content, wanted.k, filter=wanted.filter, tenants=tenants, alias=wanted.index)
+        hits = search.search(question, wanted.k, filter=wanted.filter, tenants=tenants, alias=wanted.index)
     supported = grounding.supported(hits, search.current(wanted.index).min_similarity)
     QUESTIONS.labels(str(supported).lower()).inc()
-    if not supported:
-        return Sourced(turns=turns, supported=False)
-    context = grounding.context([(hit.title, hit.text) for hit in hits])
-    return Sourced(turns=grounding.grounded(turns, hits), context=context, hits=hits)
-
-
-def cited(text: str, found: Sourced) -> tuple[str, dict[str, Any]]:
-    """The answer without markers that name no source; and `sources` and `citations` for the reply."""
-    answer = citing.cited(text, found.hits)
-    return answer.pop("answer"), answer
+    return hits, supported

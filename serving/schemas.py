@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flywheel.records import Message
+from serving.retrieval import Retrieval
 
 
 class Strict(BaseModel):
@@ -27,6 +28,7 @@ class GenerateIn(Strict):
     temperature: float = Field(0.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     user: str = Field("anonymous", max_length=128)
+    retrieval: Retrieval | None = Field(None, description="Answer from the indexed documents, with sources")
 
 
 class GenerateOut(BaseModel):
@@ -37,6 +39,8 @@ class GenerateOut(BaseModel):
     model_version: str
     prompt_tokens: int
     answer_tokens: int
+    sources: list[dict[str, Any]] | None = Field(None, description="With `retrieval`: the passages shown, with document and offsets")
+    citations: list[dict[str, Any]] | None = Field(None, description="With `retrieval`: which characters of the answer rest on which of a source's document")
 
 
 class ChatIn(BaseModel):
@@ -55,6 +59,7 @@ class ChatIn(BaseModel):
     n: Literal[1] = 1
     stream: Literal[False] = False
     user: str = Field("anonymous", max_length=128)
+    retrieval: Retrieval | None = Field(None, description="Answer from the indexed documents; the reply then has `sources` and `citations`")
 
     @model_validator(mode="after")
     def _last_is_the_user(self) -> ChatIn:
