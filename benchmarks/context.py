@@ -41,13 +41,14 @@ P50, P99, RECALL_LOSS, REINDEX = 15.0, 60.0, 0.01, 0.03
 FOLDER = settings().home / "cache" / "bench-context"
 
 
-def serve() -> subprocess.Popen[bytes]:
+def serve(name: str = str(ROWS)) -> subprocess.Popen[bytes]:
     """PostgreSQL on a folder that is kept."""
-    postgres.initialise(FOLDER / str(ROWS))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    postgres.initialise(FOLDER / name)
     with socket.socket() as probe:
         probe.bind((postgres.HOST, 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(postgres.command(FOLDER / str(ROWS), port), cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **postgres.as_user())
+    process = subprocess.Popen(postgres.command(FOLDER / name, port), cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **postgres.as_user())
     url = f"postgresql+psycopg://{postgres.OWNER}@{postgres.HOST}:{port}/postgres"
     os.environ["FLYWHEEL_DATABASE_URL"] = url
     settings.cache_clear()
@@ -144,7 +145,6 @@ def build_all(passages: Sequence[Passage], server: subprocess.Popen[bytes]) -> f
 
 def main() -> int:
     """Print a line a step, then the JSON; 1 when a goal is missed."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
     server = serve()
     try:
         return compare(server)
