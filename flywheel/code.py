@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flywheel.settings import REPOSITORY
 
-ROOMS = ("flywheel", "tasks", "rag")
+ROOMS = ("flywheel", "tasks", "rag", "features")
 
 
 def _file(module: str) -> Path | None:

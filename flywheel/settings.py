@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     airflow_url: str = "http://127.0.0.1:18080"
     serving_url: str = "http://127.0.0.1:18000"
     ui_url: str = "http://127.0.0.1:18501"
+    features_url: str = Field("", description="Feast's feature server, e.g. http://127.0.0.1:16566; empty: no features, at no cost")
+    features_python: str = Field("", description="Interpreter of the feature store's environment. Default: .venv/features/bin/python")
     exporter_url: str = Field("http://127.0.0.1:19100", description="The flywheel's own figures, for Prometheus")
     prometheus_url: str = "http://127.0.0.1:19090"
     alertmanager_url: str = "http://127.0.0.1:19093"
@@ -61,6 +63,7 @@ class Settings(BaseSettings):
         own = self.home / "config.yaml"
         self.config = self.config or str(own if own.exists() else REPOSITORY / "config" / "flywheel.yaml")
         self.stage_python = self.stage_python or str(REPOSITORY / ".venv" / "ml" / "bin" / "python")
+        self.features_python = self.features_python or str(REPOSITORY / ".venv" / "features" / "bin" / "python")
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from flywheel import store
 from flywheel.config.cleaning import Clean
-from flywheel.config.context import Index
+from flywheel.config.context import Features, Index
 from flywheel.config.section import Section, Share
 from flywheel.config.sources import Ingest, Source
 from flywheel.errors import ContractError
@@ -212,6 +212,7 @@ class Config(Section):
     rollout: Rollout = Rollout()
     curate: Curate = Curate()
     index: Index = Index()
+    features: Features = Features()
 
     def section(self, stage: str) -> Section:
         """The part of one stage."""

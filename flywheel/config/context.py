@@ -1,4 +1,4 @@
-"""What the model is shown beside the question: the config of `index` and of retrieval-aware training."""
+"""What the model is shown beside the question: the config of `index` and `features`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flywheel.config.section import Section, Share
+from flywheel.config.section import Section
 from flywheel.config.sources import Source
 
 
@@ -51,10 +51,7 @@ class Index(Section):
     keep: int = Field(1, ge=0, description="How many indexes before the present one (of another embedder or language) are kept")
 
 
-class Retrieval(Section):
-    """Retrieval-aware training (RAFT): supervised records get their passage and distractors, in the form that serving shows them."""
+class Features(Section):
+    """The feature store; it is off until FLYWHEEL_FEATURES_URL is set."""
 
-    share: Share = Field(0.0, description="Of the training records, how many get passages; 0: off")
-    distractors: int = Field(2, ge=0, le=10, description="Other passages, the likeliest wrong ones, shown beside the right one")
-    without_answer: Share = Field(0.1, description="Of those, how many get distractors only, and learn to say they don't know")
-    characters: int = Field(1200, ge=200, description="Of all passages of one record together")
+    profiles: str = Field("", description="JSONL of user, tier, locale, since: what `user_profile` knows. Empty: nothing")
