@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, Param
 
 from dags.launch import note_failure, stage
+from flywheel.settings import settings
 
 DOC = """
 ### Features, the same in training and serving
@@ -19,7 +20,7 @@ with DAG(
     "features",
     description="What is known of users, raters and questions",
     doc_md=DOC,
-    schedule="@hourly",
+    schedule="@hourly" if settings().features_url else None,  # off, it costs nothing
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,

@@ -18,11 +18,11 @@ _STEERING = re.compile(
       (ignore|disregard|forget|override|bypass)\s (all\ |any\ |of\ |the\ |your\ |my\ |these\ |everything\ |previous\ |prior\ |above\ |earlier\ |system\ )+
       (instructions?|prompts?|guidelines?|directions?|context|above|before|told)\b
     | (you\ are\ now|from\ now\ on,?\ you|pretend\ (to\ be|that\ you)|you\ must\ now)\b
-    | ^\s*(please\ )?act\ as\b
+    | ^(please\ )?act\ as\b
     | (new|updated|real|actual)\ (system\ )?instructions?\s*:
     | (reveal|print|repeat|show|leak|output)\b .{0,30}\b(system\ prompt|hidden\ prompt|your\ (instructions|prompt|rules))\b
     | do\ not\ (tell|mention\ to|reveal\ to|inform)\ the\ user
-    | ^\s*(system|assistant)\s*:
+    | ^(system|assistant)\s*:
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -36,7 +36,7 @@ def neutralise(text: str) -> tuple[str, int]:
     seen = _NUMBER.sub(lambda m: m[0].replace("[", "(").replace("]", ")"), seen)
     parts, removed = [], 0
     for sentence in _SENTENCE.findall(seen):
-        if _STEERING.search(sentence):
+        if _STEERING.search(sentence.strip()):
             removed += 1
             parts.append(REMOVED + ("\n" if sentence.endswith("\n") else " "))
         else:

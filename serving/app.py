@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as Event
 
-from flywheel import assessments, ledger, logs, prompt
+from flywheel import assessments, features, ledger, logs, prompt
 from flywheel.errors import ContractError, FlywheelError, NotFound, TransientError, from_os_error
 from flywheel.model import Decoding
 from flywheel.records import Message
@@ -62,7 +62,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start the engine, the reconciler, and what feedback is owed: sealing it, and telling MLflow."""
     logs.setup("%(asctime)s %(message)s")
     app.state.engine = Engine()
-    steps = ((SECONDS, Reconciler(app.state.engine).step), (SEAL_SECONDS, feedback.housekeeping), (LOG_SECONDS, assessments.log_pending))
+    steps = (
+        (SECONDS, Reconciler(app.state.engine).step),
+        (SEAL_SECONDS, feedback.housekeeping),
+        (LOG_SECONDS, assessments.log_pending),
+        (LOG_SECONDS, features.Pusher().step),
+    )
     tasks = [asyncio.create_task(every(seconds, step)) for seconds, step in steps]
     yield
     for task in tasks:

@@ -82,7 +82,8 @@ def test_off_costs_nothing(database, home):
 def test_training_sees_what_was_known_then_and_nothing_later(on):
     first, second = (ledger.add_answer("why?", "", "because", "1", "Ada") for _ in range(2))
     early = judge("Ada", first, "down", 1)
-    moved(10, early, answers=[first])
+    moved(10, early)
+    moved(11, answers=[first])
     late = judge("Ada", second, "up", 2)  # of an answer given five days ago, judged now
     moved(5, answers=[second])
     moved(0, late)
