@@ -16,13 +16,18 @@ CLOSE = 1e-6
 
 def join(feast: FeatureStore, entity: str, moments: list[tuple[str, datetime]]) -> list[dict[str, Any]]:
     """The features of each (key, moment), as they were known then and no later; None for what was not, or no longer, known."""
-    if not moments:
-        return []
-    names = [f"{view}:{name}" for view, (of, features) in VIEWS.items() if of == entity for name in features]
     once = list(dict.fromkeys(moments))  # Feast answers the same question once, however often it is asked
-    asked = {"row": range(len(once)), entity: [key for key, _ in once], "event_timestamp": pandas.to_datetime([at for _, at in once], utc=True)}
-    rows = feast.get_historical_features(pandas.DataFrame(asked), names, full_feature_names=True).to_df().to_dict("records")
-    known = {once[row["row"]]: {name: None if pandas.isna(value) else value for name, value in row.items()} for row in rows}
+    known: dict[tuple[str, datetime], dict[str, Any]] = {moment: {} for moment in once}
+    for view, (of, features) in VIEWS.items():
+        if of != entity or not once:
+            continue
+        empty = {f"{view}__{name}": None for name in features}
+        asked = {"row": range(len(once)), entity: [key for key, _ in once], "event_timestamp": pandas.to_datetime([at for _, at in once], utc=True)}
+        # View by view: Feast's file store drops the whole row of an entity whose only values in a view are stale or yet to come.
+        rows = feast.get_historical_features(pandas.DataFrame(asked), [f"{view}:{name}" for name in features], full_feature_names=True).to_df()
+        found = {row["row"]: {name: None if pandas.isna(row[name]) else row[name] for name in empty} for row in rows.to_dict("records")}
+        for number, moment in enumerate(once):
+            known[moment] |= found.get(number, empty)
     return [known[moment] for moment in moments]
 
 

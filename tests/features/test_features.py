@@ -39,8 +39,10 @@ def on(database, home, monkeypatch):
 
 
 @pytest.fixture
-def server(on):
-    """The real feature server, in a thread."""
+def server(on, monkeypatch):
+    """The real feature server, in a thread; on a busy machine it may take its time."""
+    monkeypatch.setattr(features, "TIMEOUT", 60)
+    features._client.cache_clear()
     import uvicorn
     from feast.feature_server import get_app
 
@@ -55,6 +57,7 @@ def server(on):
     while not running.started and time.monotonic() < until:
         time.sleep(0.1)
     yield on
+    features._client.cache_clear()
     running.should_exit = True
     thread.join(30)
 
