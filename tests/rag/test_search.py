@@ -64,3 +64,21 @@ def test_a_database_that_is_away_is_a_sentence(home, monkeypatch):
     settings.cache_clear()
     with pytest.raises(TransientError, match="does not answer"):
         search("anything")
+
+
+def test_a_cross_encoder_has_the_last_word(indexed, tmp_path):
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    from flywheel import embedding
+    from rag.search import rerank
+
+    torch.manual_seed(1)
+    tokenizer = AutoTokenizer.from_pretrained(str(embedding.folder(embedding.BUILT_IN)))
+    tokenizer.save_pretrained(str(tmp_path))
+    small = BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=1)
+    BertForSequenceClassification(small).save_pretrained(str(tmp_path))
+    found = search("flour and the moon", 3)
+    again = rerank("flour and the moon", found, str(tmp_path))
+    assert {h.id for h in again} == {h.id for h in found} and [h.score for h in again] == sorted((h.score for h in again), reverse=True)
+    assert [h.score for h in again] != [h.score for h in found] and rerank("x", [], str(tmp_path)) == []
