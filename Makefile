@@ -8,6 +8,7 @@ export
 ML := .venv/ml/bin/python
 AIRFLOW := .venv/airflow/bin/python
 INFRA := .venv/infra/bin/python
+FEATURES := .venv/features/bin/python
 CLIENT := .venv/client/bin/python
 BASE_PYTHON ?= python3.11
 UV_VERSION := 0.13.8
@@ -51,6 +52,20 @@ install: .venv/ml/.installed .venv/airflow/.installed ## Make the two locked env
 	$(ML) -m uv pip install --quiet --compile-bytecode --python .venv/label/bin/python --no-deps --require-hashes -r requirements/label.txt
 	@touch $@
 
+.venv/features/.installed: requirements/features.txt | .venv/ml/.installed
+	$(BASE_PYTHON) -m venv .venv/features
+	$(ML) -m uv pip install --quiet --compile-bytecode --python $(FEATURES) --no-deps --require-hashes -r requirements/features.txt
+	@touch $@
+
+.PHONY: features
+features: .venv/features/.installed ## The feature store's environment, which only it needs; then FLYWHEEL_FEATURES_URL=http://127.0.0.1:16566 make features-server
+.PHONY: features-server
+features-server: .venv/features/.installed ## Feast's server at FLYWHEEL_FEATURES_URL, until Ctrl-C
+	@$(FEATURES) -m features.server
+.PHONY: test-features
+test-features: .venv/features/.installed ## The feature store's tests
+	$(FEATURES) -m pytest tests/features
+
 .venv/client/.installed: requirements/base.txt
 	$(BASE_PYTHON) -m venv .venv/client
 	$(CLIENT) -m pip install --quiet --no-deps --require-hashes -r requirements/base.txt
@@ -69,6 +84,7 @@ lock: .venv/ml/.installed ## Compile requirements/*.in to hashed *.txt
 	compile --no-deps requirements/model.in -o requirements/model.txt; \
 	compile requirements/airflow.in -o requirements/airflow.txt; \
 	compile requirements/label.in -o requirements/label.txt; \
+	compile requirements/features.in -o requirements/features.txt; \
 	compile requirements/infra.in -o requirements/infra.txt
 
 .PHONY: demo

@@ -3,3 +3,4 @@
 from airflow.sdk import Asset
 
 FEEDBACK_READY = Asset("feedback_ready", uri="flywheel://feedback/batches", group="flywheel")
+RECORDS = Asset("records", uri="flywheel://ingest/records", group="flywheel")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, Param
 
-from dags.assets import FEEDBACK_READY
+from dags.assets import FEEDBACK_READY, RECORDS
 from dags.launch import note_failure, stage
 from dags.launch.approval import PromotionApproval
 from flywheel.settings import settings
@@ -52,7 +52,7 @@ with DAG(
     tags=["flywheel", "training"],
     on_failure_callback=note_failure,
 ) as dag:
-    ingest, clean, tokenize, train = stage("ingest"), stage("clean"), stage("tokenize"), stage("train")
+    ingest, clean, tokenize, train = stage("ingest", outlets=[RECORDS]), stage("clean"), stage("tokenize"), stage("train")
     dataset, evaluate, gate, register, rollout = stage("dataset"), stage("evaluate"), stage("gate"), stage("register"), stage("rollout")
     approve = PromotionApproval(task_id="approve", execution_timeout=None)
     ingest >> clean >> tokenize >> train >> evaluate >> gate >> register >> approve >> rollout

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flywheel.settings import REPOSITORY
 
-ROOMS = ("flywheel", "tasks")
+ROOMS = ("flywheel", "tasks", "rag", "features")
 
 
 def _file(module: str) -> Path | None:

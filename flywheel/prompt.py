@@ -42,6 +42,11 @@ def messages(instruction: str, input: str = "", history: Sequence[Message] = ())
     return [*history, Question(role="user", content=f"{instruction}\n\n{input}", instruction=instruction, input=input)]
 
 
+def parts(turn: Message) -> tuple[str, str]:
+    """(instruction, input) of a user's turn."""
+    return (turn.instruction, turn.input) if isinstance(turn, Question) else (turn.content, "")
+
+
 def render(tokenizer: Any, turns: Sequence[Message], style: Style = "auto") -> str:
     """The text up to where the assistant begins to answer. Raises ContractError when the tokenizer has no chat template for it."""
     return render_all(tokenizer, [turns], style)[0]

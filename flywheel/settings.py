@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     airflow_url: str = "http://127.0.0.1:18080"
     serving_url: str = "http://127.0.0.1:18000"
     ui_url: str = "http://127.0.0.1:18501"
+    features_url: str = Field("", description="Feast's feature server, e.g. http://127.0.0.1:16566; empty: no features, at no cost")
+    features_python: str = Field("", description="Interpreter of the feature store's environment. Default: .venv/features/bin/python")
     exporter_url: str = Field("http://127.0.0.1:19100", description="The flywheel's own figures, for Prometheus")
     prometheus_url: str = "http://127.0.0.1:19090"
     alertmanager_url: str = "http://127.0.0.1:19093"
@@ -75,6 +77,7 @@ class Settings(BaseSettings):
             self.label_studio_secret = self.label_studio_secret or sha256(f"webhook {text}".encode()).hexdigest()
         self.policy = self.policy or str(REPOSITORY / "config" / "policy.md")
         self.stage_python = self.stage_python or str(REPOSITORY / ".venv" / "ml" / "bin" / "python")
+        self.features_python = self.features_python or str(REPOSITORY / ".venv" / "features" / "bin" / "python")
 
 
 @lru_cache(maxsize=1)

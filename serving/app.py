@@ -19,9 +19,9 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
-from flywheel import assessments, logs, prompt
+from flywheel import assessments, features, logs, prompt
 from flywheel.errors import FlywheelError, TransientError, from_os_error
-from serving import auth, embeddings, feedback, mine, openai_api, outcomes, policy, quality, review, tracing, webhook
+from serving import auth, embeddings, feedback, mine, openai_api, outcomes, policy, quality, retrieval, review, tracing, webhook
 from serving.answering import Answerer, Question
 from serving.door import Door, failure, response_to
 from serving.engines.base import Decoding, create
@@ -62,7 +62,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.limits, app.state.draining = Limits(), False
     app.state.answerer = Answerer(pool, app.state.limits)
     reconciler = Reconciler(pool, create())
-    steps = ((SECONDS, reconciler.step), (SEAL_SECONDS, feedback.housekeeping), (LOG_SECONDS, assessments.log_pending), (outcomes.SECONDS, outcomes.flush))
+    steps = (
+        (SECONDS, reconciler.step), (SEAL_SECONDS, feedback.housekeeping), (LOG_SECONDS, assessments.log_pending), (outcomes.SECONDS, outcomes.flush),
+        (LOG_SECONDS, features.Pusher().step),
+    )  # fmt: skip
     tasks = [asyncio.create_task(every(seconds, step)) for seconds, step in steps]
     yield
     for task in tasks:
@@ -134,7 +137,7 @@ if serving().cors_origins:
     app.add_middleware(CORSMiddleware, allow_origins=serving().cors_origins, allow_methods=["*"], allow_headers=["*"])
 
 
-@app.post("/v1/generate")
+@app.post("/v1/generate", response_model_exclude_none=True)
 async def generate(body: GenerateIn, request: Request) -> GenerateOut:
     """Answer an instruction."""
     tokens = openai_api.most_tokens(body.max_new_tokens, "max_new_tokens")
@@ -143,9 +146,11 @@ async def generate(body: GenerateIn, request: Request) -> GenerateOut:
         tuple(prompt.messages(body.instruction, body.input)), decoding, body.instruction, body.input, body.user, request.state.caller,
         openai_api.session_of(request), cache=openai_api.may_cache(request, body.cache),
     )  # fmt: skip
+    question, cited = await retrieval.grounded(question, body.retrieval)
     given = await openai_api.unless_gone(request, app.state.answerer.whole(question))
+    text, sources = cited(given.text)
     return GenerateOut(
-        answer_id=given.id, response=given.text, model_version=given.version, prompt_tokens=given.prompt_tokens, answer_tokens=given.answer_tokens
+        answer_id=given.id, response=text, model_version=given.version, prompt_tokens=given.prompt_tokens, answer_tokens=given.answer_tokens, **sources
     )
 
 

@@ -55,6 +55,7 @@ class Key(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     scopes: frozenset[Scope]
     tier: str = "standard"
+    tenants: frozenset[str] = frozenset()  # whose documents retrieval may show
     expires: AwareDatetime | None = None
 
 
@@ -66,6 +67,7 @@ class Principal(BaseModel):
     name: str
     scopes: frozenset[str]
     tier: str = "standard"
+    tenants: frozenset[str] = frozenset()
 
 
 ANYBODY = Principal(name="anonymous", scopes=frozenset(SCOPES))
@@ -104,7 +106,7 @@ def _by_key(credential: str) -> Principal | None:
         return None
     if found.expires and found.expires <= datetime.now(UTC):
         raise Denied(f"the key {found.name} expired on {found.expires:%Y-%m-%d}", 401, "Ask for a new one.")
-    return Principal(name=found.name, scopes=found.scopes, tier=found.tier)
+    return Principal(name=found.name, scopes=found.scopes, tier=found.tier, tenants=found.tenants)
 
 
 def keys() -> tuple[Key, ...]:
@@ -176,8 +178,10 @@ async def _by_token(credential: str) -> Principal:
         raise TransientError("no audience is set for tokens", where="FLYWHEEL_SERVING_OIDC_AUDIENCE", mend="Whoever runs this service must set it.")
     claims = await asyncio.to_thread(lambda: _issuer(serving().oidc_issuer, int(time.time() // 3600)).claims(credential))
     granted = claims.get(serving().oidc_scope_claim) or ()
-    scopes = granted.split() if isinstance(granted, str) else [str(scope) for scope in granted]
-    return Principal(name=f"{claims['sub']}"[:64], scopes=frozenset(scopes) & frozenset(SCOPES), tier=str(claims.get("tier", "standard")))
+    scopes, tenants = (found.split() if isinstance(found, str) else [str(one) for one in found] for found in (granted, claims.get("tenants") or ()))
+    return Principal(
+        name=f"{claims['sub']}"[:64], scopes=frozenset(scopes) & frozenset(SCOPES), tier=str(claims.get("tier", "standard")), tenants=frozenset(tenants)
+    )
 
 
 def new_key(name: str, scopes: list[str]) -> tuple[str, dict[str, Any]]:

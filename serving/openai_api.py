@@ -15,9 +15,11 @@ from fastapi.responses import Response, StreamingResponse
 
 from flywheel.errors import ContractError, FlywheelError, NotFound
 from flywheel.settings import settings
+from serving import retrieval
 from serving.answering import Answer, Answerer, Question, pinned
 from serving.door import Gone, response_to
 from serving.engines.base import Decoding, Piece, Token
+from serving.retrieval import Cited, as_it_is
 from serving.schemas import ChatIn, Common, CompletionIn
 from serving.settings import serving
 
@@ -83,7 +85,7 @@ async def chat(body: ChatIn, request: Request) -> dict[str, Any] | Response:
     tokens = most_tokens(body.max_completion_tokens or body.max_tokens, "max_tokens")
     as_json = body.response_format is not None and body.response_format.type == "json_object"
     decoding = _decoding(body, tokens, bool(body.logprobs), as_json)
-    question = question_of(request, body, turns, turns[-1].content, decoding)
+    question, cited = await retrieval.grounded(question_of(request, body, turns, turns[-1].content, decoding), body.retrieval)
 
     def form(said: Piece | Answer, first: bool) -> dict[str, Any]:
         content = {"content": [_logprob(token) for token in said.tokens], "refusal": None} if body.logprobs else None
@@ -91,7 +93,7 @@ async def chat(body: ChatIn, request: Request) -> dict[str, Any] | Response:
             return {"message": {"role": "assistant", "content": said.text, "refusal": None}, "logprobs": content}
         return {"delta": ({"role": "assistant"} if first else {}) | ({"content": said.text} if said.text or first else {}), "logprobs": content}
 
-    return await _reply(request, body, [question], form, "chat.completion", "chat.completion.chunk")
+    return await _reply(request, body, [question], form, "chat.completion", "chat.completion.chunk", cited)
 
 
 @router.post("/v1/completions", response_model=None)
@@ -111,7 +113,9 @@ def _logprob(token: Token) -> dict[str, Any]:
     return {"token": token.text, "logprob": token.logprob, "bytes": list(token.text.encode()), "top_logprobs": []}
 
 
-async def _reply(request: Request, body: Common, questions: list[Question], form: Form, whole: str, chunk: str) -> dict[str, Any] | Response:
+async def _reply(
+    request: Request, body: Common, questions: list[Question], form: Form, whole: str, chunk: str, cited: Cited = as_it_is
+) -> dict[str, Any] | Response:
     """Every question `n` times, as one reply or as a stream."""
     answerer: Answerer = request.app.state.answerer
     seed = body.seed
@@ -123,10 +127,13 @@ async def _reply(request: Request, body: Common, questions: list[Question], form
     version = await answerer.version_for(asked[0])  # one version answers the whole request
     asked = [replace(q, version=version) for q in asked]
     if body.stream:
-        return await _stream(request, body, answerer, asked, form, chunk)
+        return await _stream(request, body, answerer, asked, form, chunk, cited)
     answers = await unless_gone(request, _all([answerer.whole(q) for q in asked]))
+    sources: dict[str, Any] = {}
+    for a in reversed(answers):  # those of the first stay
+        a.text, sources = cited(a.text)
     choices = [{"index": i, "finish_reason": a.finish, "answer_id": a.id, **form(a, True)} for i, a in enumerate(answers)]
-    return {**_head(answers[0], body, whole), "choices": choices, "usage": _usage(answers)}
+    return {**_head(answers[0], body, whole), "choices": choices, "usage": _usage(answers), **sources}
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -148,7 +155,7 @@ def _usage(answers: Sequence[Answer]) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-async def _stream(request: Request, body: Common, answerer: Answerer, asked: list[Question], form: Form, kind: str) -> Response:
+async def _stream(request: Request, body: Common, answerer: Answerer, asked: list[Question], form: Form, kind: str, cited: Cited) -> Response:
     """Server-sent events. What fails before the first piece is an error with its status; what fails later is an event."""
     answers = [Answer(q.version) for q in asked]
     pieces = _merged([answerer.stream(q, a) for q, a in zip(asked, answers, strict=True)])
@@ -174,6 +181,8 @@ async def _stream(request: Request, body: Common, answerer: Answerer, asked: lis
             except FlywheelError as error:
                 yield b"data: " + bytes(response_to(error).body) + b"\n\n"
                 return
+        if sources := cited(answers[0].text)[1]:
+            yield _event({**head, "choices": [], **sources})
         if body.stream_options and body.stream_options.include_usage:
             yield _event({**head, "choices": [], "usage": _usage(answers)})
         yield b"data: [DONE]\n\n"

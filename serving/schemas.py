@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from flywheel.records import Message
 from flywheel.settings import settings
+from serving.retrieval import Retrieval
 
 LONGEST = 1_000_000  # characters; the context decides before that
 User = Annotated[str, Field(max_length=128)]
@@ -46,6 +47,7 @@ class GenerateIn(Strict):
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     user: User = "anonymous"
     cache: bool = Field(True, description="Whether an earlier greedy answer to the same question may be given again")
+    retrieval: Retrieval | None = Field(None, description="Answer from the indexed documents, with sources")
 
 
 class GenerateOut(BaseModel):
@@ -56,6 +58,8 @@ class GenerateOut(BaseModel):
     model_version: str
     prompt_tokens: int
     answer_tokens: int
+    sources: list[dict[str, Any]] | None = Field(None, description="With `retrieval`: the passages shown, with document and offsets")
+    citations: list[dict[str, Any]] | None = Field(None, description="With `retrieval`: which characters of the answer rest on which of a source's document")
 
 
 class ChatMessage(Strict):
@@ -121,6 +125,7 @@ class ChatIn(Common):
     response_format: ResponseFormat | None = None
     store: bool | None = Field(None, description="Taken and ignored")
     metadata: dict[str, str] | None = Field(None, description="Taken and ignored")
+    retrieval: Retrieval | None = Field(None, description="Answer from the indexed documents; the reply then has `sources` and `citations`")
 
     @model_validator(mode="after")
     def _last_is_the_user(self) -> ChatIn:

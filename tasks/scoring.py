@@ -113,7 +113,7 @@ def score(ctx: stage.Context, name: str, loaded: Loaded, items: Sequence[Item], 
         from tasks import similarity
 
         pairs = [(i, str(rows[i]["answer"]), items[i].output) for i in asked if items[i].output]
-        for (i, _, _), value in zip(pairs, similarity.of([(a, b) for _, a, b in pairs], conf.embedder, ctx.cache), strict=True):
+        for (i, _, _), value in zip(pairs, similarity.of([(a, b) for _, a, b in pairs], conf.embedder), strict=True):
             rows[i]["similarity"] = value
     ctx.say(f"  {name}: {len(items)} questions, {len(asked)} of them answered in full")
     return rows

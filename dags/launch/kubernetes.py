@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from dags.launch import base
 from flywheel.settings import REPOSITORY, settings
 
-PASSED_ON = ("store", "model_name", "mlflow_url", "serving_url", "price_cpu_hour", "price_gpu_hour", "currency", "log_format")
+PASSED_ON = ("store", "model_name", "mlflow_url", "serving_url", "features_url", "price_cpu_hour", "price_gpu_hour", "currency", "log_format")
 
 
 class Strict(BaseModel):

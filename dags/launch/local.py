@@ -36,7 +36,8 @@ class LocalStage(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Start it, pass its lines on, judge its end."""
-        command = [settings().stage_python, "-m", f"tasks.{self.stage}", *base.arguments(self.stage, context)]
+        python = settings().features_python if self.stage == "features" else settings().stage_python
+        command = [python, "-m", f"tasks.{self.stage}", *base.arguments(self.stage, context)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "_AIRFLOW"))}
         environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
         self._process = subprocess.Popen(

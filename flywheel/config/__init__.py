@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from flywheel import store
 from flywheel.config.cleaning import Clean
+from flywheel.config.context import Features, Index
 from flywheel.config.curation import Curate
 from flywheel.config.section import Section, Share
 from flywheel.config.sources import Ingest, Source
@@ -243,6 +244,8 @@ class Config(Section):
     curate: Curate = Curate()
     housekeep: Housekeep = Housekeep()
     review: Review = Review()
+    index: Index = Index()
+    features: Features = Features()
 
     def section(self, stage: str) -> Section:
         """The part of one stage."""

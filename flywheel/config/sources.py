@@ -169,7 +169,26 @@ class Hub(Origin):
         return self.dataset.rstrip("/") if self.dataset.count("/") == 1 else self.dataset.rstrip("/").rsplit("/", 1)[-1]
 
 
-Source = Annotated[Docs | Files | Http | Web | Sql | Hub, Field(discriminator="kind")]
+Plain = Annotated[Docs | Files | Http | Web | Sql | Hub, Field(discriminator="kind")]
+
+
+class Grounded(Origin):
+    """Another source's records with passages of an index, as serving shows them: the right one among distractors (RAFT)."""
+
+    kind: Literal["grounded"]
+    source: Plain
+    index: str = Field("default", description="The index's alias")
+    distractors: int = Field(2, ge=0, le=10, description="Wrong passages, the likeliest ones, shown beside the right one")
+    without_answer: Share = Field(0.1, description="Share that gets distractors only, and learns to say that it doesn't know")
+    characters: int = Field(1200, ge=200, description="Of all passages of one record together")
+
+    @property
+    def address(self) -> str:
+        """The other source's."""
+        return self.source.label
+
+
+Source = Annotated[Docs | Files | Http | Web | Sql | Hub | Grounded, Field(discriminator="kind")]
 
 
 class Ingest(Section):

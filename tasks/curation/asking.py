@@ -99,9 +99,9 @@ class Ask(Rule[options.Ask]):
         return chosen
 
     def _vectors(self, desk: Desk, found: list[Question]) -> tuple[np.ndarray, np.ndarray]:
-        from tasks import similarity
+        from flywheel import embedding
 
         learned = sorted({e.group for e in desk.examples if e.kind == "supervised"})[:COMPARED]
         texts = [q.case.question for q in found]
-        vectors = similarity.embed([*texts, *learned], self.options.embedder, desk.cache)
+        vectors = embedding.embed([*texts, *learned], self.options.embedder)
         return vectors[: len(texts)], vectors[len(texts) :]

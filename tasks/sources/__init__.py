@@ -15,6 +15,7 @@ from tasks.sources.base import Found, Reader, Rejected, moment
 from tasks.sources.docstrings import DocsReader
 from tasks.sources.files import FilesReader
 from tasks.sources.forms import Row
+from tasks.sources.grounded import GroundedReader
 from tasks.sources.http import HttpReader
 from tasks.sources.hub import HubReader
 from tasks.sources.sql import SqlReader
@@ -23,6 +24,7 @@ from tasks.sources.web import WebReader
 __all__ = ["Found", "Reader", "Rejected", "Row", "docs", "moment", "reader"]
 
 KINDS: dict[str, type[Reader[Any]]] = {
+    "grounded": GroundedReader,
     "docs": DocsReader,
     "files": FilesReader,
     "http": HttpReader,

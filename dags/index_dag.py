@@ -1,0 +1,37 @@
+"""Keep the index that retrieval searches as the documents are: every night, after each `ingest`, or by hand."""
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, Param
+
+from dags.assets import RECORDS
+from dags.launch import note_failure, stage
+from flywheel.settings import settings
+
+DOC = """
+### Documents into the index
+
+`index` reads what the config names under `index.documents`, embeds only what is new, deletes what is gone, and shows all of it in one
+transaction. Searches go on meanwhile, on the version before.
+
+**Skipped**: the config names no documents. **Red**: mend what the last line of its log says and clear it; what was embedded is kept.
+"""
+
+with DAG(
+    "index",
+    description="Documents become passages that answers are grounded in",
+    doc_md=DOC,
+    schedule=AssetOrTimeSchedule(timetable=CronDataIntervalTimetable(settings().nightly, timezone="UTC"), assets=[RECORDS]),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=12),
+    default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15), "execution_timeout": timedelta(hours=6)},
+    params={
+        "config": Param("", type="string", title="Config", description="A path or URL of a YAML file; empty: the installation's own"),
+        "set": Param([], type="array", items={"type": "string"}, title="Changes", description="One `section.key=value` a line, e.g. index.characters=600"),
+    },
+    tags=["flywheel", "context"],
+    on_failure_callback=note_failure,
+) as dag:
+    stage("index")

@@ -1,0 +1,72 @@
+"""Answers grounded in the indexed documents, for a request that asks for them with `retrieval`.
+
+Who may see what hangs on the tenants of the caller's key or token. Nothing that a client writes into a request can name a tenant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+from pydantic import BaseModel, ConfigDict, Field
+
+from flywheel import prompt
+from flywheel.records import Message
+from rag import citing, grounding, search
+from serving.answering import Question
+
+SECONDS = Histogram(
+    "flywheel_retrieval_seconds", "Time to find passages, the question's embedding included", buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+)
+QUESTIONS = Counter("flywheel_retrievals_total", "Questions asked with retrieval, by whether the index supports an answer", ["supported"])
+
+
+class Retrieval(BaseModel):
+    """How a request asks for passages."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"k": 4, "filter": {"topic": "billing"}}]})
+
+    k: int = Field(4, ge=1, le=20, description="At most this many passages")
+    filter: dict[str, str] = Field({}, description="Only documents whose metadata has all of this")
+    index: str = Field("default", max_length=64, description="The index's alias")
+
+
+Cited = Callable[[str], tuple[str, dict[str, Any]]]
+"""From an answer's text to the text that is given, and to the reply's `sources` and `citations`."""
+
+
+def as_it_is(text: str) -> tuple[str, dict[str, Any]]:
+    """Without retrieval: no sources."""
+    return text, {}
+
+
+async def grounded(question: Question, wanted: Retrieval | None) -> tuple[Question, Cited]:
+    """A conversation as the model is shown it, and what an answer to it rests on. Where no passage supports an answer, the model is not asked.
+
+    Raises NotFound without an index, TransientError when the database is away.
+    """
+    if wanted is None:
+        return question, as_it_is
+    turns = list(question.turns)
+    assert turns and isinstance(turns[-1], Message), "only a conversation can be grounded"
+    hits, supported = await asyncio.to_thread(_find, wanted, turns[-1].content, sorted(question.caller.tenants))
+    shown = grounding.grounded(turns, hits) if supported else turns
+    text, context = prompt.parts(shown[-1])
+    hits = hits if supported else []
+
+    def cited(answer: str) -> tuple[str, dict[str, Any]]:
+        reply = citing.cited(answer, hits)
+        return reply.pop("answer"), reply
+
+    return replace(question, turns=tuple(shown), text=text, input=context, settled="" if supported else grounding.UNKNOWN), cited
+
+
+def _find(wanted: Retrieval, question: str, tenants: Sequence[str]) -> tuple[list[search.Hit], bool]:
+    with SECONDS.time():
+        hits = search.search(question, wanted.k, filter=wanted.filter, tenants=tenants, alias=wanted.index)
+    supported = grounding.supported(hits, search.current(wanted.index).min_similarity)
+    QUESTIONS.labels(str(supported).lower()).inc()
+    return hits, supported
