@@ -13,8 +13,9 @@ import pytest
 from flywheel import manifest
 from flywheel.config import Train
 from flywheel.settings import REPOSITORY
-from tasks import train
-from tasks.train import Row
+from tasks.training import batching
+from tasks.training import rows as examples
+from tasks.training.rows import Row
 
 
 def rows(count, seed=0):
@@ -25,17 +26,17 @@ def rows(count, seed=0):
 def test_choose_takes_corrections_first_and_replays():
     every = [Row(f"{i}", [1, 2, 3], 1, i % 10 == 0) for i in range(100)]
     conf = Train(max_examples=40, replay=0.25)
-    assert all(r.feedback for r in train.choose(every, set(), conf, 1)[:10])
+    assert all(r.feedback for r in examples.choose(every, set(), conf, 1)[:10])
     learned = {str(i) for i in range(50)}
-    chosen = train.choose(every, learned, conf, 1)
+    chosen = examples.choose(every, learned, conf, 1)
     assert (len(chosen), sum(r.id in learned for r in chosen)) == (40, 10)
-    assert len(train.choose(every, {r.id for r in every}, conf, 1)) == 40
+    assert len(examples.choose(every, {r.id for r in every}, conf, 1)) == 40
 
 
 def test_plan_covers_every_row_once_an_epoch():
-    batches = train.plan(rows(101), Train(batch_size=8, epochs=2), 1)
+    batches = batching.plan(rows(101), Train(batch_size=8, epochs=2), 1)
     assert sorted(r.id for batch in batches for r in batch) == sorted([r.id for r in rows(101)] * 2)
-    assert batches == train.plan(rows(101), Train(batch_size=8, epochs=2), 1)
+    assert batches == batching.plan(rows(101), Train(batch_size=8, epochs=2), 1)
 
 
 def test_the_loss_ignores_padding_and_prompts(tiny_model):
@@ -95,10 +96,11 @@ def test_sigterm_saves_and_a_retry_ends_where_an_uninterrupted_run_does(prepared
         path.unlink()  # or the second run would be a cache hit
     manifest_path = prepared / "store/runs/t/a/train/manifest.json"
     manifest_path.unlink()
-    stopped = start("train", prepared, "a", "--set", "train.checkpoint_seconds=0.05")
     folder = prepared / "store/runs/t/a/train/checkpoints"
+    finished = set(folder.rglob("step-*.pt"))
+    stopped = start("train", prepared, "a", "--set", "train.checkpoint_seconds=0.05")
     until = time.monotonic() + 300
-    while not list(folder.rglob("state.pt")) and time.monotonic() < until:
+    while set(folder.rglob("step-*.pt")) <= finished and time.monotonic() < until:
         time.sleep(0.02)
     stopped.send_signal(signal.SIGTERM)
     output = stopped.communicate()[0]
