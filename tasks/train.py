@@ -4,7 +4,7 @@
 
 SIGTERM saves a checkpoint and exits 143; a retry goes on from it with the same batches. Outputs: `adapter` (with tokenizer, generation
 config and `training.json`: all that is needed to repeat it), `losses` (JSONL of step, loss, gradient norm, rate, tokens), `curve` (PNG),
-`ids` (every example learned so far, the parent's included), and `merged` on request. docs/training.md explains the settings.
+`ids` (every example learned so far, the parent's included), `probe` (losses that a server must agree with), and `merged` on request. docs/training.md explains the settings.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def run(ctx: stage.Context) -> None:
     job = loop.Job(conf, seed, model.base, folder, adapter, chosen, place, here.device(conf), here.precision(conf))
     before = spend.this_week()
     if conf.processes > 1:
-        losses, figures = launch.together(job, ctx, source(ctx), ctx.path("adapter"))
+        outcome = launch.together(job, ctx, source(ctx), ctx.path("adapter"))
     else:
-        losses, figures = loop.fit(job, ctx, lambda: before.plus(stage.cost(ctx)), ctx.path("adapter"))
+        outcome = loop.fit(job, ctx, lambda: before.plus(stage.cost(ctx)), ctx.path("adapter"))
     record = {
         "train": conf.model_dump(mode="json"), "model": model.model_dump(), "seed": seed, "device": job.device, "precision": job.precision,
         "inputs": {name: artifact.sha256 for name, artifact in ctx.inputs.items()}, "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
@@ -93,6 +93,9 @@ def run(ctx: stage.Context) -> None:
     if "merged" in conf.also:
         ctx.metrics["merged_apart"] = outputs.merge(folder, ctx.path("adapter"), ctx.path("merged"), chosen[0].ids)
         ctx.output("merged", ctx.path("merged"))
+    ctx.path("probe.json").write_text(json.dumps({"losses": outcome.probe, "quantized": conf.method == "qlora"}))
+    ctx.output("probe", ctx.path("probe.json"), len(outcome.probe))
+    losses = outcome.losses
     ctx.path("losses.jsonl").write_text("".join(json.dumps(x) + "\n" for x in losses))
     ctx.output("losses", ctx.path("losses.jsonl"), len(losses))
     watch.draw(losses, ctx.path("loss.png"))
@@ -101,7 +104,7 @@ def run(ctx: stage.Context) -> None:
     ctx.output("ids", ctx.path("ids.json"))
     tail = losses[-max(1, len(losses) // 5) :]
     ctx.metrics |= {"steps": len(losses), "new_examples": new, "replayed": len(chosen) - new, "tokens": sum(int(x["tokens"]) for x in losses)}
-    ctx.metrics |= {"final_loss": sum(x["loss"] for x in tail) / len(tail), **figures}
+    ctx.metrics |= {"final_loss": sum(x["loss"] for x in tail) / len(tail), **outcome.metrics}
     return None
 
 

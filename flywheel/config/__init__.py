@@ -64,6 +64,14 @@ class Dataset(Section):
     samples: int = Field(3, ge=0, description="Records shown of each reason, and of what was kept")
 
 
+class Parity(Section):
+    """Trainer and server must be the same model, before anything is rolled out."""
+
+    conversations: int = Field(500, ge=1, description="Of this turn's examples, how many are compared token by token")
+    tolerance: float = Field(0.02, gt=0, description="Nats a token by which the loss of an answer may differ, in the mean")
+    quantized_tolerance: float = Field(0.2, gt=0, description="Likewise after qlora: the trainer's base is in NF4, the server's is not")
+
+
 class Suite(Section):
     """A suite of questions beside the held-out ones: a .jsonl or .csv file with `prompt`, and what tasks/suites.py lists."""
 
@@ -183,6 +191,7 @@ class Config(Section):
     tokenize: Tokenize = Tokenize()
     dataset: Dataset = Dataset()
     train: Train = Train()
+    parity: Parity = Parity()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
     register_: Register = Field(Register(), alias="register")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from flywheel.config import Train
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
 
 
-def scorer(model: Any, pad: int, device: str, precision: str, packed: bool) -> nn.Module:
-    """A module whose forward is the negative log-probability of each example's answer: what wrappers hook into."""
+def scorer(model: Any, pad: int, device: str, precision: str, packed: bool, twice: bool = False) -> nn.Module:
+    """A module whose forward is the negative log-probability of each example's answer: what wrappers hook into.
+
+    `twice` keeps no activations inside a layer: the backward pass computes them again, in the same precision.
+    """
     import torch
     from peft.helpers import disable_input_dtype_casting
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -33,14 +36,16 @@ def scorer(model: Any, pad: int, device: str, precision: str, packed: bool) -> n
 
         There the fused kernel's backward pass is the slower one; above, it is the one that fits in memory.
         """
-        plain = device == "cpu" and width <= 256
+        plain = device == "cpu" and width <= 256 and not twice  # the second time would choose anew
         autocast = torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()
-        with (
-            autocast,
-            disable_input_dtype_casting(model) if precision == "bfloat16" else nullcontext(),
-            sdpa_kernel(SDPBackend.MATH) if plain else nullcontext(),
-        ):
+        with autocast, casting(), sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
             yield
+
+    def casting() -> AbstractContextManager[None]:
+        return disable_input_dtype_casting(model) if precision == "bfloat16" else nullcontext()
+
+    if twice:
+        model.get_base_model().activation_checkpointing_enable({"use_reentrant": False, "context_fn": lambda: (nullcontext(), casting())})
 
     class Scorer(torch.nn.Module):
         def __init__(self) -> None:

@@ -15,13 +15,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from flywheel import config, errors, logs, spend, stage
 from flywheel.errors import FlywheelError, Preempted, TransientError
 from flywheel.settings import REPOSITORY
 from tasks.training import backends, loop, rows
-from tasks.training.watch import Point
 
 PR_SET_PDEATHSIG = 1
 
@@ -30,7 +28,7 @@ def _die_with_parent(with_signal: signal.Signals) -> Callable[[], None]:
     return lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, with_signal)
 
 
-def together(job: loop.Job, ctx: stage.Context, source: Path, adapter: Path) -> tuple[list[Point], dict[str, Any]]:
+def together(job: loop.Job, ctx: stage.Context, source: Path, adapter: Path) -> loop.Outcome:
     """Train in `train.processes` processes: like `loop.fit`, and raises what it raises in them."""
     folder = adapter.parent
     order = {row.id: i for i, row in enumerate(rows.read(source, job.conf.objective))}
@@ -63,7 +61,7 @@ def together(job: loop.Job, ctx: stage.Context, source: Path, adapter: Path) -> 
         raise TransientError(f"a process of the training died ({children.returncode})", where="train", mend="A retry goes on from the last checkpoint.")
     result = json.loads((folder / "result.json").read_text())
     (folder / "result.json").unlink()
-    return result["losses"], result["metrics"]
+    return loop.Outcome(**result)
 
 
 def main(path: str) -> None:
@@ -86,14 +84,14 @@ def main(path: str) -> None:
                 conf.train, conf.seed, what["name"], Path(what["base"]), Path(what["parent"]) if what["parent"] else None,
                 [every[i] for i in what["chosen"]], what["checkpoints"], what["device"], what["precision"],
             )  # fmt: skip
-            losses, metrics = loop.fit(job, ctx, lambda: before.plus(stage.cost(ctx)), Path(what["adapter"]))
+            outcome = loop.fit(job, ctx, lambda: before.plus(stage.cost(ctx)), Path(what["adapter"]))
     except FlywheelError as error:
         failure = {"kind": type(error).__name__, "what": error.what, "where": error.where, "mend": error.mend}
         (folder / f"failure-{rank}.json").write_text(json.dumps(failure))
         sys.stdout.flush()
         os._exit(error.exit_code)  # the others may wait for this one for ever: torchrun ends them
     if rank == 0:
-        (folder / "result.json").write_text(json.dumps({"losses": losses, "metrics": metrics}))
+        (folder / "result.json").write_text(json.dumps(vars(outcome)))
 
 
 if __name__ == "__main__":

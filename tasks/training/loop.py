@@ -54,8 +54,17 @@ class Job:
     precision: str
 
 
-def fit(job: Job, controls: Controls, spent: Callable[[], Cost], adapter: Path) -> tuple[list[watch.Point], dict[str, Any]]:
-    """Run every step and save the adapter; the points of the loss curve, and figures.
+@dataclass
+class Outcome:
+    """The points of the loss curve, figures, and the summed loss of some answers at the end, by example: what a server must agree with."""
+
+    losses: list[watch.Point]
+    metrics: dict[str, Any]
+    probe: dict[str, float]
+
+
+def fit(job: Job, controls: Controls, spent: Callable[[], Cost], adapter: Path) -> Outcome:
+    """Run every step and save the adapter.
 
     Raises Preempted after a checkpoint on SIGTERM, DataError when training goes wrong or a budget is spent.
     """
@@ -70,11 +79,10 @@ def fit(job: Job, controls: Controls, spent: Callable[[], Cost], adapter: Path) 
     again = conf.gradient_checkpointing == "on" or (conf.gradient_checkpointing == "auto" and fits < longest and conf.backend not in ("zero3", "fsdp2"))
     if again:
         controls.say("each layer is computed twice, to fit in memory")
-        model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
         fits = conf.micro_tokens or base.tokens_that_fit(model.config, base.free_bytes(job.device), True)
     if conf.compile:
         model.get_base_model().get_decoder().compile(dynamic=True)
-    module = backends.scorer(model, model.config.pad_token_id or 0, job.device, job.precision, conf.batching == "packed")
+    module = backends.scorer(model, model.config.pad_token_id or 0, job.device, job.precision, conf.batching == "packed", again)
     backend = backends.make(module, conf)
     checkpoints = Checkpoints(job.checkpoints, conf.checkpoint_seconds, conf.keep_checkpoints)
     checkpoints.check_space(sum(p.numel() for p in model.parameters() if p.requires_grad))
@@ -88,7 +96,7 @@ def fit(job: Job, controls: Controls, spent: Callable[[], Cost], adapter: Path) 
     weights = {name.removeprefix("module.").removeprefix("model."): parts["weight"] for name, parts in backend.state().items()}
     if backend.rank == 0:
         outputs.save_adapter(model, weights, job.name, adapter)
-    return run.losses, run.meter.metrics()
+    return Outcome(run.losses, run.meter.metrics(), run.probe())
 
 
 class Loop:
@@ -124,6 +132,16 @@ class Loop:
             self.losses = state["losses"]
             self.backend.load(state["parameters"], len(self.losses))
             self.controls.say(f"going on from the checkpoint at step {len(self.losses)} of {len(self.steps)}")
+
+    def probe(self) -> dict[str, float]:
+        """The summed loss of the first examples' answers now, in nats."""
+        import torch
+
+        self.backend.module.eval()
+        rows = self.job.rows[:REMEMBERED]
+        with torch.no_grad():
+            scores = self.backend.score([(row.ids, row.prompt) for row in rows])
+        return {row.id: round(score, 5) for row, score in zip(rows, scores.tolist(), strict=True)}
 
     def save(self) -> None:
         """A checkpoint; the first process writes it."""
@@ -167,16 +185,16 @@ class Loop:
         """One step, in passes that fit in memory; the first time they do not, passes of half the size are tried."""
         number = len(self.losses)
         batch = self.steps[number]
-        try:
-            loss = self._gradients(batch, number)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            self._halve(batch, number, error)
-            loss = None
-        if loss is None:  # outside the handler, which holds on to what the pass allocated
-            self.backend.clear()
-            loss = self._gradients(batch, number)
+        loss: float | None = None
+        while loss is None:
+            try:
+                loss = self._gradients(batch, number)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                self._halve(batch, number, error)
+            if loss is None:  # outside the handler, which holds on to what the pass allocated
+                self.backend.clear()
         self._stop_for(watch.trouble(self.losses, loss, self.conf))  # before it is in the weights
         rate = batching.rate(number, len(self.steps), self.conf)
         self.controls.finish_on_sigterm = True  # from here the weights change: SIGTERM waits for the step's end

@@ -18,7 +18,8 @@ INPUT = {"sft": "train", "dpo": "preferences", "kto": "thumbs"}  # of `tokenize`
 class Row:
     """A tokenized example; its tokens stay in the Arrow file until they are asked for.
 
-    `tokens` are the prompt (so many of them) and an answer, `rejected` the same prompt and a worse one, `liked` what a thumb said.
+    `tokens` are the prompt (so many of them) and an answer, `rejected` the same prompt and a worse one, `liked` what a thumb
+    said, `left_out` how many of the prompt's first tokens were too many.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Row:
     feedback: bool
     rejected: Tokens = field(default=(), compare=False)
     liked: bool | None = None
+    left_out: int = 0
 
     @property
     def ids(self) -> list[int]:
@@ -47,18 +49,18 @@ def read(path: Path, objective: str = "sft") -> list[Row]:
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     for number in range(reader.num_record_batches):
         batch = reader.get_batch(number)
-        names = batch["id"].to_pylist()
+        names, left_out = batch["id"].to_pylist(), batch["left_out"].to_pylist()
         if objective == "sft":
-            marks = zip(batch["prompt_length"].to_pylist(), batch["feedback"].to_pylist(), strict=True)
-            rows += [Row(name, ids, *mark) for name, ids, mark in zip(names, _lists(batch["input_ids"]), marks, strict=True)]
+            columns = (batch["prompt_length"].to_pylist(), batch["feedback"].to_pylist(), _lists(batch["input_ids"]))
+            rows += [Row(name, ids, prompt, said, left_out=n) for name, n, prompt, said, ids in zip(names, left_out, *columns, strict=True)]
             continue
         prompts = list(map(list, _lists(batch["prompt_ids"])))
-        if objective == "dpo":
-            both = zip(_lists(batch["chosen_ids"]), _lists(batch["rejected_ids"]), strict=True)
-            rows += [Row(name, [*p, *good], len(p), False, [*p, *bad]) for name, p, (good, bad) in zip(names, prompts, both, strict=True)]
-        else:
-            said = zip(_lists(batch["completion_ids"]), batch["label"].to_pylist(), strict=True)
-            rows += [Row(name, [*p, *ids], len(p), False, liked=liked) for name, p, (ids, liked) in zip(names, prompts, said, strict=True)]
+        columns = (_lists(batch[name]) for name in (("chosen_ids", "rejected_ids") if objective == "dpo" else ("completion_ids", "completion_ids")))
+        answers = list(zip(*columns, strict=True))
+        for i, (name, p) in enumerate(zip(names, prompts, strict=True)):
+            worse = [*p, *answers[i][1]] if objective == "dpo" else ()
+            liked = batch["label"][i].as_py() if objective == "kto" else None
+            rows.append(Row(name, [*p, *answers[i][0]], len(p), False, worse, liked, left_out[i]))
     return rows
 
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ["ingest", "clean", "tokenize", "dataset", "train", "evaluate", "gate", "register", "rollout"]
+STAGES = ["ingest", "clean", "tokenize", "dataset", "train", "parity", "evaluate", "gate", "register", "rollout"]
 SERVICES = ("database", "mlflow", "airflow", "serving", "ui", "exporter")
 
 
