@@ -49,8 +49,14 @@ def trained(turn, home, *changes):
     return [json.loads(line)["loss"] for line in found.outputs["losses"].fetch(home / "cache").read_text().splitlines()], output
 
 
+def needs(backend):
+    if backend.startswith("zero"):
+        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed (requirements/gpu.in)")
+
+
 @pytest.mark.parametrize("backend", [pytest.param(b, marks=[] if b == "ddp" else pytest.mark.slow) for b in TOGETHER])
 def test_two_processes_give_the_losses_of_one(turn, home, backend):
+    needs(backend)
     alone, _ = trained(turn, home)
     together, _ = trained(turn, home, f"train.backend={backend}", "train.processes=2")
     assert together == pytest.approx(alone, abs=1e-3)
@@ -59,6 +65,7 @@ def test_two_processes_give_the_losses_of_one(turn, home, backend):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", TOGETHER)
 def test_two_processes_are_stopped_and_go_on(turn, home, backend):
+    needs(backend)
     options = (f"train.backend={backend}", "train.processes=2", "train.epochs=20", "train.checkpoint_seconds=0.5")
     stopped = turn("train", *options)
     folder = home / "store/runs/t/a/train/checkpoints"
