@@ -4,7 +4,7 @@
 
 SIGTERM saves a checkpoint and exits 143; a retry goes on from it with the same batches. Outputs: `adapter` (with tokenizer, generation
 config and `training.json`: all that is needed to repeat it), `losses` (JSONL of step, loss, gradient norm, rate, tokens), `curve` (PNG),
-`ids` (every example learned so far, the parent's included), `probe` (losses that a server must agree with), and `merged` on request. docs/training.md explains the settings.
+`ids` (every example learned so far, the parent's included), `probe` (losses that a server must agree with), `merged` and `gguf` on request. docs/training.md explains the settings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flywheel import base_model, registry, spend, stage, store
 from flywheel.errors import ContractError, DataError
 from flywheel.manifest import Artifact
 from tasks import worth
-from tasks.training import base, batching, launch, loop, outputs, rows, watch
+from tasks.training import base, batching, gguf_file, launch, loop, outputs, rows, watch
 from tasks.training.machine import Machine
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -71,6 +71,8 @@ def run(ctx: stage.Context) -> None:
         raise ContractError(what, where=f"train.{setting}", mend=mend)
     folder = base_model.local_folder(model.base, ctx.cache)
     base.check(folder, model.base, model.max_length, chosen)
+    if "gguf" in conf.also:
+        gguf_file.check(folder)
     adapter = registry.fetch(registry.get(parent), ctx.cache) if parent else None
     if adapter and parent:
         base.check_parent(adapter, conf, parent)
@@ -90,9 +92,13 @@ def run(ctx: stage.Context) -> None:
     }  # fmt: skip
     outputs.accompany(ctx.path("adapter"), folder, record)
     ctx.output("adapter", ctx.path("adapter"))
-    if "merged" in conf.also:
+    if conf.also:
         ctx.metrics["merged_apart"] = outputs.merge(folder, ctx.path("adapter"), ctx.path("merged"), chosen[0].ids)
+    if "merged" in conf.also:
         ctx.output("merged", ctx.path("merged"))
+    if "gguf" in conf.also:
+        ctx.metrics["gguf_apart"] = gguf_file.write(ctx.path("merged"), ctx.path("model.gguf"), chosen[0].ids)
+        ctx.output("gguf", ctx.path("model.gguf"))
     ctx.path("probe.json").write_text(json.dumps({"losses": outcome.probe, "quantized": conf.method == "qlora"}))
     ctx.output("probe", ctx.path("probe.json"), len(outcome.probe))
     losses = outcome.losses

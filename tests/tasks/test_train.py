@@ -14,7 +14,7 @@ from flywheel.errors import ContractError, DataError
 from flywheel.model import load, score_answers
 from flywheel.settings import REPOSITORY
 from tasks import train
-from tasks.training import base, outputs
+from tasks.training import base, gguf_file, outputs
 
 
 def test_the_loss_ignores_padding_and_prompts(tiny_model):
@@ -121,7 +121,7 @@ def test_preferences_and_thumbs_are_learned_through_the_stage(train_here, home, 
 
 
 def test_what_lies_beside_the_adapter(train_here, home, tiny_model):
-    done = train_here("train.also=[merged]")
+    done = train_here("train.also=[merged, gguf]")
     adapter, merged = (done.outputs[name].fetch(home / "cache") for name in ("adapter", "merged"))
     record = json.loads((adapter / "training.json").read_text())
     assert record["train"]["rank"] == 8 and record["inputs"]["base"] and record["versions"]["torch"]
@@ -131,7 +131,8 @@ def test_what_lies_beside_the_adapter(train_here, home, tiny_model):
     apart = load(tiny_model, adapter, "float32")
     examples = [([5, 6, 7, 8, 9], 2)]
     assert score_answers(whole, examples, 1)[0].loss == pytest.approx(score_answers(apart, examples, 1)[0].loss, abs=0.02)
-    assert train_here("train.also=[merged]").cached_from
+    assert done.metrics["gguf_apart"] < gguf_file.EQUAL and done.outputs["gguf"].fetch(home / "cache").read_bytes()[:4] == b"GGUF"
+    assert train_here("train.also=[merged, gguf]").cached_from
 
 
 @pytest.mark.parametrize(
