@@ -2,8 +2,8 @@
 
 The same examples in the same order of length groups, LoRA of rank 16 on all linear layers. Ours: `tasks.training`. Peers: TRL's
 SFTTrainer at its best here (bf16, those length groups, loss on answers only, no checkpointing), and the plain recipe (fp32, every
-example padded to 512). Rounds are interleaved. Only steps are timed: forward, backward, optimizer. Each begins at the base model, so the
-losses of the first step are equal but for rounding. The plain recipe takes many times as long: it gets one step of four examples a round.
+example padded to 512). Rounds are interleaved. Only steps are timed: forward, backward, optimizer. Ours and TRL's begin with the same adapter, so
+their losses are equal but for rounding. The plain recipe takes many times as long: it gets one step of four examples a round.
 One thread, unless OMP_NUM_THREADS says otherwise; ROUNDS=3 measures longer.
 """
 
@@ -96,10 +96,9 @@ def trl(folder: Path, steps: list[list[Row]], clock: Clock) -> None:
             gradient_checkpointing=False, train_sampling_strategy="sequential", completion_only_loss=True, max_length=None, packing=False,
             report_to="none", save_strategy="no", logging_steps=1, disable_tqdm=True, dataloader_pin_memory=False, seed=1,
         )  # fmt: skip
-        lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.bfloat16)
+        model: Any = base.build(folder, None, Train(), "bfloat16", "cpu", 1)  # the same beginning as ours
         timed = Timed()
-        trainer = SFTTrainer(model=model, args=options, train_dataset=data, processing_class=prompt.load_tokenizer(folder), peft_config=lora, callbacks=[timed])
+        trainer = SFTTrainer(model=model, args=options, train_dataset=data, processing_class=prompt.load_tokenizer(folder), callbacks=[timed])
         trainer.train()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     clock.add("trl", timed.seconds, sum(len(row.tokens) for row in ordered), losses)

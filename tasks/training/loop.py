@@ -123,7 +123,11 @@ class Loop:
                 self.objective.remember(rows[start : start + REMEMBERED], self._score)
 
     def _score(self, examples: list[Example]) -> Any:
-        return self.backend.score(examples)
+        """In pieces that fit; without gradients they hold less than a pass of training."""
+        import torch
+
+        size = max(1, min(REMEMBERED, self.fits // max(len(ids) for ids, _ in examples)))
+        return torch.cat([self.backend.score(examples[i : i + size]) for i in range(0, len(examples), size)])
 
     def resume(self) -> None:
         """From the newest checkpoint, if there is one."""
@@ -140,7 +144,7 @@ class Loop:
         self.backend.module.eval()
         rows = self.job.rows[:REMEMBERED]
         with torch.no_grad():
-            scores = self.backend.score([(row.ids, row.prompt) for row in rows])
+            scores = self._score([(row.ids, row.prompt) for row in rows])
         return {row.id: round(score, 5) for row, score in zip(rows, scores.tolist(), strict=True)}
 
     def save(self) -> None:

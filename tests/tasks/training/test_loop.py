@@ -15,7 +15,7 @@ PINNED = [5.5781, 5.4869, 5.4556]
 def test_losses_of_a_tiny_run(fit):
     losses = fit(rows(64), epochs=6)
     assert losses[:3] == pytest.approx(PINNED, abs=2e-3)
-    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
+    assert sum(losses[-5:]) < sum(losses[:5]) - 0.5
 
 
 def test_the_same_run_gives_the_same_adapter(fit, tmp_path):
