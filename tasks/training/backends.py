@@ -73,7 +73,7 @@ class Single:
         self.trainable = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(self.trainable.values(), lr=conf.learning_rate, weight_decay=0.0, **self.kernel)
 
-    kernel: dict[str, bool] = {"fused": True}
+    kernel: dict[str, Any] = {"fused": True}
 
     def prepare(self) -> None:
         """Divide the module, before the optimizer sees it."""

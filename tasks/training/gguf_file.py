@@ -59,7 +59,7 @@ def write(folder: Path, path: Path, probe: list[int]) -> float:
             count = heads if "q_proj" in name else kv_heads
             values = values.reshape(count, 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
         kind = gguf.GGMLQuantizationType.F32 if values.ndim == 1 else gguf.GGMLQuantizationType.BF16
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), gguf.quants.quantize(values, kind), raw_dtype=kind)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)) or name, gguf.quants.quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -55,8 +55,8 @@ def read(path: Path, objective: str = "sft") -> list[Row]:
             rows += [Row(name, ids, prompt, said, left_out=n) for name, n, prompt, said, ids in zip(names, left_out, *columns, strict=True)]
             continue
         prompts = list(map(list, _lists(batch["prompt_ids"])))
-        columns = (_lists(batch[name]) for name in (("chosen_ids", "rejected_ids") if objective == "dpo" else ("completion_ids", "completion_ids")))
-        answers = list(zip(*columns, strict=True))
+        pair = (_lists(batch[name]) for name in (("chosen_ids", "rejected_ids") if objective == "dpo" else ("completion_ids", "completion_ids")))
+        answers = list(zip(*pair, strict=True))
         for i, (name, p) in enumerate(zip(names, prompts, strict=True)):
             worse = [*p, *answers[i][1]] if objective == "dpo" else ()
             liked = batch["label"][i].as_py() if objective == "kto" else None
