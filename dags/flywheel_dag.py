@@ -15,7 +15,7 @@ from flywheel.settings import settings
 DOC = """
 ### One turn of the flywheel
 
-`ingest → clean → tokenize → train → evaluate → gate → register → approve → rollout`, and `dataset` beside `train`
+`ingest → clean → tokenize → train → evaluate → gate → register → approve → rollout`, with `dataset` beside `train` and `parity` beside `evaluate`
 
 Every task runs `python -m tasks.<stage>` and leaves a manifest in the store; what has not changed is not done again.
 
@@ -26,6 +26,8 @@ both are not retried. 75 and 143 are retried by themselves. After mending, clear
 
 **`approve`** waits under *Required actions* when the policy asks for a person (`gate.approval`: never, close, always); it passes at
 once when it does not. No, or no answer in time, holds the version: it stays registered.
+
+**`parity`** red: the server would not be the model that was trained, and nothing is rolled out; its log names every difference.
 
 **`dataset`** makes this run's data a version: its report is in the run's `dataset` folder and in MLflow. `tokenize` has looked the data
 over before: what `tokenize.validation.stop` names ends the turn there.
@@ -53,7 +55,8 @@ with DAG(
     on_failure_callback=note_failure,
 ) as dag:
     ingest, clean, tokenize, train = stage("ingest", outlets=[RECORDS]), stage("clean"), stage("tokenize"), stage("train")
-    dataset, evaluate, gate, register, rollout = stage("dataset"), stage("evaluate"), stage("gate"), stage("register"), stage("rollout")
+    dataset, parity, evaluate, gate, register, rollout = map(stage, ("dataset", "parity", "evaluate", "gate", "register", "rollout"))
     approve = PromotionApproval(task_id="approve", execution_timeout=None)
     ingest >> clean >> tokenize >> train >> evaluate >> gate >> register >> approve >> rollout
     tokenize >> dataset >> register
+    train >> parity >> approve

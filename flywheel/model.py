@@ -135,28 +135,48 @@ def score_answers(loaded: Loaded, examples: Sequence[tuple[Sequence[int], int]],
     return results
 
 
-def answer_loss(model: Any, examples: Sequence[tuple[Sequence[int], int]], pad: int, device: Any) -> torch.Tensor:
+def answer_loss(model: Any, examples: Sequence[tuple[Sequence[int], int]], pad: int, device: Any, packed: bool = False) -> torch.Tensor:
     """Summed cross-entropy of each example's answer, shape (examples,), in nats; prompts and padding not counted."""
     import torch
 
-    logits, targets, rows = answer_logits(model, examples, pad, device)
+    logits, targets, rows = answer_logits(model, examples, pad, device, packed)
     losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
     return torch.zeros(len(examples), device=losses.device).index_add(0, rows, losses)
 
 
-def answer_logits(model: Any, examples: Sequence[tuple[Sequence[int], int]], pad: int, device: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits, shape (answer tokens, vocabulary), the tokens they should predict, and each one's example, both (answer tokens,)."""
+def answer_logits(
+    model: Any, examples: Sequence[tuple[Sequence[int], int]], pad: int, device: Any, packed: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits, shape (answer tokens, vocabulary), the tokens they should predict, and each one's example, both (answer tokens,).
+
+    Examples stand below each other, padded, or packed: end to end in one row, where positions that begin anew keep them apart.
+    """
+    ids, owner, positions = (x.to(device) for x in (_pack(examples) if packed else _pad(examples, pad)))
+    # Padded: it stands on the right, where causal attention from an earlier token never looks, so no mask is needed. Packed: the
+    # library makes the mask from the positions, and only when no mask and no cache is given.
+    hidden = model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+    # A token is predicted from the position before it; the output layer sees only those positions.
+    supervised = owner[:, 1:] >= 0
+    logits = model.get_output_embeddings()(hidden[:, :-1][supervised])
+    return logits, ids[:, 1:][supervised], owner[:, 1:][supervised]
+
+
+def _pad(examples: Sequence[tuple[Sequence[int], int]], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids, the example that each answer token belongs to (-1: none), and positions, each (examples, longest)."""
     import torch
 
-    width = max(len(ids) for ids, _ in examples)
-    ids = torch.full((len(examples), width), pad)
-    supervised = torch.zeros((len(examples), width), dtype=torch.bool)
+    shape = (len(examples), max(len(ids) for ids, _ in examples))
+    ids, owner = torch.full(shape, pad), torch.full(shape, -1)
     for row, (tokens, prompt) in enumerate(examples):
         ids[row, : len(tokens)] = torch.tensor(tokens)
-        supervised[row, prompt : len(tokens)] = True
-    ids, supervised = ids.to(device), supervised.to(device)
-    # Padding stands on the right, where causal attention from an earlier token never looks: no mask is needed.
-    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    # A token is predicted from the position before it; the output layer sees only those positions.
-    logits = model.get_output_embeddings()(hidden[:, :-1][supervised[:, 1:]])
-    return logits, ids[:, 1:][supervised[:, 1:]], supervised[:, 1:].nonzero()[:, 0]
+        owner[row, prompt : len(tokens)] = row
+    return ids, owner, torch.arange(shape[1])[None]
+
+
+def _pack(examples: Sequence[tuple[Sequence[int], int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same, each (1, all tokens)."""
+    import torch
+
+    ids = torch.cat([torch.tensor(tokens) for tokens, _ in examples])
+    owner = torch.cat([torch.tensor([-1] * max(1, prompt) + [row] * (len(tokens) - max(1, prompt))) for row, (tokens, prompt) in enumerate(examples)])
+    return ids[None], owner[None], torch.cat([torch.arange(len(tokens)) for tokens, _ in examples])[None]

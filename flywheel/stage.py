@@ -201,7 +201,7 @@ def execute(stage: Stage, conf: config.Config, run_dir: str) -> Manifest:
         cached_from = ""
         _open_attempt(ctx)
         try:
-            with _on_sigterm(ctx):
+            with on_sigterm(ctx):
                 stage.run(ctx)
         finally:
             spend.record(stage.name, cost(ctx))
@@ -236,7 +236,7 @@ def _close(result: Manifest) -> None:
 
 
 @contextmanager
-def _on_sigterm(ctx: Context) -> Iterator[None]:
+def on_sigterm(ctx: Context) -> Iterator[None]:
     """SIGTERM ends a stage with 143; one that checkpoints sets `finish_on_sigterm` and watches `stop_requested`."""
 
     def stop(_signum: int, _frame: FrameType | None) -> None:
@@ -259,7 +259,8 @@ def _report(stage: str, error: FlywheelError) -> None:
         target.write_text(line + "\n")
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
+    """Warnings and progress bars of libraries are not for the operator."""
     warnings.simplefilter("ignore")
     for name, value in {
         "TRANSFORMERS_VERBOSITY": "error",
@@ -283,7 +284,7 @@ def main(stage: Stage, argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     logs.setup("%(message)s", sys.stdout)
     logs.bind(stage=stage.name, run=arguments.run_dir.rstrip("/").rsplit("/", 1)[-1])
-    _quiet_libraries()
+    quiet_libraries()
     try:
         execute(stage, config.load(arguments.config, arguments.set), arguments.run_dir)
     except FlywheelError as error:

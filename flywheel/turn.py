@@ -22,7 +22,7 @@ from flywheel.errors import ContractError, DataError, NotFound, TransientError
 from flywheel.settings import settings
 
 DAG = "flywheel"
-STAGES = ("ingest", "clean", "tokenize", "dataset", "train", "evaluate", "gate", "register", "rollout")
+STAGES = ("ingest", "clean", "tokenize", "dataset", "train", "parity", "evaluate", "gate", "register", "rollout")
 ENDED = ("success", "skipped", "failed", "upstream_failed", "removed")
 PARSE_SECONDS = 180.0  # Airflow reads its DAG files a while after its first start
 POLL_SECONDS = 3.0

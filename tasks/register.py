@@ -127,7 +127,8 @@ def log(ctx: stage.Context, client: MlflowClient, run_id: str, version: Version,
 
     params = [Param(f"train.{key}", str(value)) for key, value in ctx.config.train.model_dump().items()]
     now = int(time.time() * 1000)
-    points = [Metric("loss", point["loss"], now, int(point["step"])) for point in map(json.loads, ctx.fetch("train.losses").read_text().splitlines())]
+    curve = [json.loads(line) for line in ctx.fetch("train.losses").read_text().splitlines()]
+    points = [Metric(key, point[key], now, int(point["step"])) for point in curve for key in ("loss", "norm", "rate")]
     for key, measured in report["metrics"].items():
         points += [Metric(key, measured["challenger"], now, 0), Metric(f"{key}.gain", measured["gain"], now, 0)]
     spent = version.cost

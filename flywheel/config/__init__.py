@@ -17,9 +17,10 @@ from flywheel.config.context import Features, Index
 from flywheel.config.curation import Curate
 from flywheel.config.section import Section, Share
 from flywheel.config.sources import Ingest, Source
+from flywheel.config.training import Train
 from flywheel.errors import ContractError
 
-__all__ = ["Clean", "Config", "Curate", "Ingest", "Section", "Share", "Source", "load"]
+__all__ = ["Clean", "Config", "Curate", "Ingest", "Section", "Share", "Source", "Train", "load"]
 
 # What tasks/metrics.py measures.
 Measured = Literal[
@@ -65,27 +66,12 @@ class Dataset(Section):
     samples: int = Field(3, ge=0, description="Records shown of each reason, and of what was kept")
 
 
-class Train(Section):
-    """(Q)LoRA on completions only."""
+class Parity(Section):
+    """Trainer and server must be the same model, before anything is rolled out."""
 
-    method: Literal["lora", "qlora"] = Field("lora", description="lora: bf16 base; qlora: NF4 base with double quantization")
-    start: Literal["champion", "base"] = Field("champion", description="Continue from the champion's adapter, or afresh")
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: Share = 0.0
-    learning_rate: float = Field(4e-4, gt=0, le=1e-1)
-    warmup: Share = 0.05
-    batch_size: int = Field(8, ge=1, description="Examples a step")
-    epochs: float = Field(1.0, gt=0)
-    max_examples: int | None = Field(None, ge=1, description="Budget of examples an epoch, new ones first")
-    replay: Share = Field(0.25, description="Share of earlier examples mixed in when continuing from a champion")
-    min_new_examples: int = Field(8, ge=0, description="With a champion there, fewer new examples skip the turn")
-    known_from: Share = Field(0.8, description="An example that shares this much (Jaccard of token 3-grams) with a learned one is not new")
-    weekly_gpu_hours: float | None = Field(None, ge=0, description="Hard budget of all stages, by ISO week: spent, the turn is skipped or stopped")
-    weekly_money: float | None = Field(None, ge=0, description="Likewise, in the settings' currency")
-    max_grad_norm: float = Field(1.0, gt=0)
-    checkpoint_seconds: float = Field(120, gt=0)
-    threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores")
+    conversations: int = Field(500, ge=1, description="Of this turn's examples, how many are compared token by token")
+    tolerance: float = Field(0.02, gt=0, description="Nats a token by which the loss of an answer may differ, in the mean")
+    quantized_tolerance: float = Field(0.2, gt=0, description="Likewise after qlora: the trainer's base is in NF4, the server's is not")
 
 
 class Suite(Section):
@@ -236,6 +222,7 @@ class Config(Section):
     tokenize: Tokenize = Tokenize()
     dataset: Dataset = Dataset()
     train: Train = Train()
+    parity: Parity = Parity()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
     register_: Register = Field(Register(), alias="register")

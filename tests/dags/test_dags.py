@@ -64,7 +64,7 @@ def test_dag_files_need_nothing_of_ml_and_are_the_same_for_both_launchers(launch
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr[-3000:]
     seconds, ids = done.stdout.strip().splitlines()[-2:]
-    assert ids == "['ingest', 'clean', 'tokenize', 'train', 'dataset', 'evaluate', 'gate', 'register', 'approve', 'rollout']"
+    assert ids == "['ingest', 'clean', 'tokenize', 'train', 'dataset', 'parity', 'evaluate', 'gate', 'register', 'approve', 'rollout']"
     print(f"{launcher}: {float(seconds):.2f} CPU-seconds beyond airflow")
     if launcher == "local":
         assert float(seconds) < 2.0  # CPU-seconds, not wall time

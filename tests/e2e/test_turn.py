@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.stack import ROOT, SERVICES, free_ports, kill, processes, running
 
-STAGES = ["ingest", "clean", "tokenize", "dataset", "train", "evaluate", "gate", "register", "rollout"]
+STAGES = ["ingest", "clean", "tokenize", "dataset", "train", "parity", "evaluate", "gate", "register", "rollout"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,159 @@
+"""Real tokens a CPU-second of training, beside TRL and beside the plain recipe, on SmolLM2.  make bench NAME=train
+
+The same examples in the same order of length groups, LoRA of rank 16 on all linear layers. Ours: `tasks.training`. Peers: TRL's
+SFTTrainer at its best here (bf16, those length groups, loss on answers only, no checkpointing), and the plain recipe (fp32, every
+example padded to 512). Rounds are interleaved. Only steps are timed: forward, backward, optimizer. Ours and TRL's begin with the same adapter, so
+their losses are equal but for rounding. The plain recipe takes many times as long: it gets one step of four examples a round.
+One thread, unless OMP_NUM_THREADS says otherwise; ROUNDS=3 measures longer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from flywheel import base_model, prompt
+from flywheel.config import Train
+from flywheel.settings import settings
+from tasks import sources
+from tasks.training import backends, base, batching
+from tasks.training.objectives import Supervised
+from tasks.training.rows import Row
+
+EXAMPLES, BATCH, PLAIN, WIDTH, RATE = 32, 8, 4, 512, 1e-4
+PLAIN_GOAL, TRL_GOAL, EQUAL = 7.0, 1.3, 0.02
+
+
+class Clock:
+    """CPU-seconds, real tokens and the first loss of each way."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.tokens: dict[str, int] = {}
+        self.losses: dict[str, list[float]] = {}
+
+    def add(self, name: str, seconds: float, tokens: int, losses: list[float]) -> None:
+        """One round."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.tokens[name] = self.tokens.get(name, 0) + tokens
+        self.losses.setdefault(name, losses)
+
+    def speed(self, name: str) -> float:
+        """Real tokens a CPU-second."""
+        return self.tokens[name] / self.seconds[name]
+
+
+def ours(folder: Path, steps: list[list[Row]], clock: Clock) -> None:
+    """Our loop's steps."""
+    conf = Train(learning_rate=RATE)
+    model: Any = base.build(folder, None, conf, "bfloat16", "cpu", 1).train()
+    backend = backends.make(backends.scorer(model, 0, "cpu", "bfloat16", False), conf)
+    objective = Supervised([], conf)
+    losses, began = [], time.process_time()
+    for batch in steps:
+        loss = objective.loss(batch, backend.score([(row.ids, row.prompt) for row in batch])) / objective.weight(batch)
+        backend.backward(loss, True)
+        backend.step(RATE)
+        losses.append(loss.item())
+    clock.add("ours", time.process_time() - began, sum(len(row.tokens) for batch in steps for row in batch), losses)
+
+
+class Timed(TrainerCallback):
+    """CPU-seconds inside the trainer's steps."""
+
+    def __init__(self) -> None:
+        self.seconds, self.began = 0.0, 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Start."""
+        self.began = time.process_time()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Stop."""
+        self.seconds += time.process_time() - self.began
+
+
+def trl(folder: Path, steps: list[list[Row]], clock: Clock) -> None:
+    """TRL on the same batches: they come in our order, which are length groups."""
+    ordered = [row for batch in steps for row in batch]
+    data = Dataset.from_list([{"input_ids": row.ids, "completion_mask": [0] * row.prompt + [1] * (len(row.tokens) - row.prompt)} for row in ordered])
+    with tempfile.TemporaryDirectory() as out:
+        options = SFTConfig(
+            output_dir=out, per_device_train_batch_size=BATCH, learning_rate=RATE, lr_scheduler_type="constant", num_train_epochs=1, bf16=True, use_cpu=True,
+            gradient_checkpointing=False, train_sampling_strategy="sequential", completion_only_loss=True, max_length=None, packing=False,
+            report_to="none", save_strategy="no", logging_steps=1, disable_tqdm=True, dataloader_pin_memory=False, seed=1,
+        )  # fmt: skip
+        model: Any = base.build(folder, None, Train(), "bfloat16", "cpu", 1)  # the same beginning as ours
+        timed = Timed()
+        trainer = SFTTrainer(model=model, args=options, train_dataset=data, processing_class=prompt.load_tokenizer(folder), callbacks=[timed])
+        trainer.train()
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    clock.add("trl", timed.seconds, sum(len(row.tokens) for row in ordered), losses)
+
+
+def plain(folder: Path, steps: list[list[Row]], clock: Clock) -> None:
+    """fp32, every example padded, logits and labels everywhere."""
+    torch.manual_seed(1)
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32), lora).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE)
+    rows = steps[0][:PLAIN]
+    ids, labels, mask = torch.zeros((PLAIN, WIDTH), dtype=torch.long), torch.full((PLAIN, WIDTH), -100), torch.zeros((PLAIN, WIDTH), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.tokens)], mask[i, : len(row.tokens)] = torch.tensor(row.ids), 1
+        labels[i, row.prompt : len(row.tokens)] = torch.tensor(row.ids[row.prompt :])
+    began = time.process_time()
+    loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+    loss.backward()
+    optimizer.step()
+    clock.add("plain", time.process_time() - began, sum(len(row.tokens) for row in rows), [loss.item()])
+
+
+def main() -> int:
+    """Print a line a round, then the JSON; 1 when a goal is missed."""
+    folder = base_model.local_folder(base_model.BUILT_IN, settings().home / "cache")
+    tokenizer = prompt.load_tokenizer(folder)
+    records = [found[2] for found in sources.docs() if not isinstance(found, sources.Rejected)][:EXAMPLES]
+    rows = []
+    for record in records:
+        question = prompt.encode(tokenizer, prompt.messages(record.instruction))
+        rows.append(Row(record.instruction, question + prompt.encode_answer(tokenizer, record.output), len(question), False))
+    rows = [row for row in rows if len(row.tokens) <= WIDTH]
+    steps = batching.plan(rows, Train(batch_size=BATCH), 1)
+    clock = Clock()
+    for number in range(int(os.environ.get("ROUNDS", "1"))):
+        for way in (ours, trl, plain):
+            way(folder, steps, clock)
+        print(f"round {number + 1}: " + ", ".join(f"{name} {clock.speed(name):.0f} tokens a CPU-second" for name in clock.tokens), flush=True)
+    ratios = {"plain": clock.speed("ours") / clock.speed("plain"), "trl": clock.speed("ours") / clock.speed("trl")}
+    apart = max(abs(a - b) for a, b in zip(clock.losses["ours"], clock.losses["trl"], strict=True))
+    print("losses: ours " + ", ".join(f"{x:.4f}" for x in clock.losses["ours"]) + "; TRL's " + ", ".join(f"{x:.4f}" for x in clock.losses["trl"]))
+    met = ratios["plain"] >= PLAIN_GOAL and ratios["trl"] >= TRL_GOAL and apart <= EQUAL
+    result = {
+        "name": "train",
+        "ours": {"tokens_a_cpu_second": round(clock.speed("ours"), 1)},
+        "peers": {name: round(clock.speed(name), 1) for name in ("trl", "plain")},
+        "ratios": {name: round(ratio, 2) for name, ratio in ratios.items()},
+        "loss_apart": round(apart, 4),
+        "goal": f"plain >= {PLAIN_GOAL:g}, TRL >= {TRL_GOAL:g}, losses within {EQUAL:g}",
+        "met": met,
+    }
+    print(json.dumps(result))
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
