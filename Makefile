@@ -147,6 +147,10 @@ plan: ## What Terraform would change [ENVIRONMENT=dev]
 apply: ## Apply exactly that plan
 	$(TERRAFORM) apply -input=false $(ENVIRONMENT).tfplan
 
+.PHONY: screenshots
+screenshots: install ## Pictures of every page of the running stack, for docs/ui.md
+	@$(ML) -m tests.ui.screens
+
 .PHONY: bench
 bench: install ## Measure beside a peer; the last line is JSON [NAME=dag_import]
 	@PYTHONPATH=. $(ML) benchmarks/$(or $(NAME),dag_import).py

@@ -14,7 +14,6 @@ from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel import prompt
-from flywheel.records import Message
 from rag import citing, grounding, search
 from serving.answering import Question
 
@@ -50,8 +49,8 @@ async def grounded(question: Question, wanted: Retrieval | None) -> tuple[Questi
     """
     if wanted is None:
         return question, as_it_is
+    assert not isinstance(question.turns, str), "only a conversation can be grounded"
     turns = list(question.turns)
-    assert turns and isinstance(turns[-1], Message), "only a conversation can be grounded"
     hits, supported = await asyncio.to_thread(_find, wanted, turns[-1].content, sorted(question.caller.tenants))
     shown = grounding.grounded(turns, hits) if supported else turns
     text, context = prompt.parts(shown[-1])

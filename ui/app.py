@@ -38,16 +38,15 @@ def sidebar(who: Person) -> None:
 
 
 def main() -> None:
-    """Doors first, then the page that the address names."""
+    """The page that the address names, behind the doors; it is looked up first, so that who has to log in comes back to it."""
     st.set_page_config(page_title="Flywheel", page_icon=":material/cycle:", layout="centered")
     st.html(HERE / "style.css")
     st.logo(HERE / "logo.svg")
-    who = doors.person()
-    doors.policy(who)
+    who = doors.someone()
 
     def entry(module, title: str, icon: str, default: bool = False):  # type: ignore[no-untyped-def]
         path = module.__name__.rpartition(".")[2]
-        shown: Literal["visible", "hidden"] = "hidden" if module is review and not who.may("reviewer") else "visible"
+        shown: Literal["visible", "hidden"] = "hidden" if module is review and not (who and who.may("reviewer")) else "visible"
         return st.Page(partial(module.page, who), title=title, icon=f":material/{icon}:", url_path=path, default=default, visibility=shown)
 
     pages = [
@@ -55,8 +54,8 @@ def main() -> None:
         entry(batch, "Batch", "table_rows"), entry(review, "Review queue", "rate_review"), entry(quality, "Quality", "monitoring"),
         entry(mine, "My feedback", "account_circle"),
     ]  # fmt: skip
-    chosen = st.navigation(pages)
-    sidebar(who)
+    chosen = st.navigation(pages, position="sidebar" if doors.is_inside(who) else "hidden")
+    sidebar(doors.enter(who))
     DRAFTS(key="drafts")
     chosen.run()  # last: it may follow an answer for a while
 

@@ -48,25 +48,40 @@ def roles_of(claims: Mapping[str, Any], path: str) -> frozenset[str]:
     return frozenset(str(name) for name in names) & set(ROLES)
 
 
-def person() -> Person:
-    """Who is there; who is nobody yet sees a login, and the page ends."""
+def someone() -> Person | None:
+    """Who is there; None for who has still to log in, or again."""
     if not with_login():
         name = st.session_state.get("user") or st.query_params.get("user", "")  # the field keeps it in the address, but is drawn later
         return Person(name.strip()[:128] or "anonymous", frozenset(ROLES), settings().serving_key)
-    if not st.user.is_logged_in:
-        _welcome("Please log in to go on.", "Log in", st.login)
-    claims: dict[str, Any] = dict(st.user.to_dict())
-    if float(claims.get("exp") or "inf") < time.time():
-        _welcome("Your login has expired. Log in again to go on; what you wrote is kept.", "Log in again", st.login)
-    roles = roles_of(claims, settings().roles_claim)
-    found = Person(str(claims.get("email") or claims.get("sub")), roles, str((claims.get("tokens") or {}).get("access") or settings().serving_key))
-    if not found.may("user"):
-        known = ", ".join(ROLES)
-        _welcome(f"{found.name} has no role here. Ask your operator to give you one of: {known}.", "Log out", st.logout)
-    return found
+    claims: dict[str, Any] = dict(st.user.to_dict()) if st.user.is_logged_in else {}
+    if float(claims.get("exp") or "inf" if claims else 0) < time.time():
+        return None
+    token = str((claims.get("tokens") or {}).get("access") or settings().serving_key)
+    return Person(str(claims.get("email") or claims.get("sub")), roles_of(claims, settings().roles_claim), token)
 
 
-def _welcome(text: str, label: str, act: Any) -> None:
+def is_inside(who: Person | None) -> bool:
+    """Whether they have come in before in this session."""
+    return who is not None and st.session_state.get("inside") == who.name
+
+
+def enter(who: Person | None) -> Person:
+    """Let somebody in; who has to log in, has no role, or has not accepted the policy sees that, and the page ends."""
+    if who is None:
+        again = st.user.is_logged_in
+        text = "Your login has expired. Log in again to go on; what you wrote is kept." if again else "Please log in to go on."
+        _closed(text, "Log in again" if again else "Log in", st.login)
+    elif not who.may("user"):
+        _closed(f"{who.name} has no role here. Ask your operator to give you one of: {', '.join(ROLES)}.", "Log out", st.logout)
+    elif not is_inside(who):
+        _policy(who)
+        st.session_state.inside = who.name
+        st.rerun()
+    assert who is not None
+    return who
+
+
+def _closed(text: str, label: str, act: Any) -> None:
     st.title("Flywheel")
     st.write(text)
     st.button(label, type="primary", on_click=act)
@@ -81,21 +96,17 @@ def needs(who: Person, role: Role) -> None:
         st.stop()
 
 
-def policy(who: Person) -> None:
+def _policy(who: Person) -> None:
     """The usage policy and data notice: nobody goes on before they accepted its present version, and that is recorded."""
-    if st.session_state.get("accepted") == who.name:
-        return
     try:
         found = client.call("GET", "/v1/policy", who.token, user=who.name)
-        if not found["accepted"]:
-            st.markdown(found["text"])
-            agreed = st.checkbox("I have read this and agree.")
-            if not st.button("Go on", type="primary", disabled=not agreed):
-                st.stop()
-            client.call("POST", "/v1/policy", who.token, {"user": who.name, "version": found["version"]})
-        st.session_state.accepted = who.name
-        if not found["accepted"]:
-            st.rerun()
+        if found["accepted"]:
+            return
+        st.markdown(found["text"])
+        agreed = st.checkbox("I have read this and agree.")
+        if not st.button("Go on", type="primary", disabled=not agreed):
+            st.stop()
+        client.call("POST", "/v1/policy", who.token, {"user": who.name, "version": found["version"]})
     except ServingError as error:
         st.title("Flywheel")
         st.error(str(error), icon=":material/cloud_off:")

@@ -39,7 +39,6 @@ def give(answer: Answer, who: Person, **said: Any) -> bool:
         return False
     answer.unsent = ""
     answer.given = given
-    st.toast("Stored. Thank you.", icon=":material/check:")
     return True
 
 
@@ -107,7 +106,6 @@ def take_back(answer: Answer, who: Person) -> None:
     try:
         client.withdraw(answer.given_id, who.name, who.token)
     except ServingError as error:
-        st.toast(str(error), icon=":material/error:")
+        answer.unsent = str(error)
         return
-    answer.given, answer.given_id, answer.key = None, "", uuid.uuid4().hex  # its widgets begin anew
-    st.toast("Withdrawn. Nothing later is learned from it.", icon=":material/undo:")
+    answer.given, answer.given_id, answer.unsent, answer.key = None, "", "", uuid.uuid4().hex  # its widgets begin anew

@@ -19,7 +19,7 @@ from flywheel.settings import REPOSITORY, settings
 
 LOOKS: dict[str, dict[str, Any]] = {
     f"{width}-{theme}": {"viewport": size, "color_scheme": theme}
-    for width, size in {"wide": {"width": 1120, "height": 760}, "narrow": {"width": 390, "height": 780}}.items()
+    for width, size in {"wide": {"width": 1120, "height": 940}, "narrow": {"width": 390, "height": 844}}.items()
     for theme in ("light", "dark")
 }
 PATIENCE = 120_000  # ms: a model on a CPU
