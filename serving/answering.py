@@ -166,20 +166,20 @@ class Answerer:
             CACHE.labels("miss").inc()
         made: list[Piece] = []
         first = last = admitted = 0.0
-        with tracing.span("decode", version=answer.version, answer=answer.id):
-            with self.pool.use(answer.version) as model:  # from before the wait, so that it is still there after it
-                _check(question.decoding, model.can)
-                async with self.admission.turn(question.caller.name), aclosing(model.stream(question.turns, question.decoding)) as pieces:
-                    admitted = time.monotonic()
-                    async for piece in pieces:
-                        last = time.monotonic()
-                        if not first:
-                            first = last
-                            FIRST.observe(first - began)
-                        made.append(piece)
-                        if piece.finish and piece.answer_tokens > 1:
-                            EACH.observe((last - first) / (piece.answer_tokens - 1))
-                        yield piece
+        # kept from before the wait, so that the version is still there after it
+        with tracing.span("decode", version=answer.version, answer=answer.id), self.pool.use(answer.version) as model:
+            _check(question.decoding, model.can)
+            async with self.admission.turn(question.caller.name), aclosing(model.stream(question.turns, question.decoding)) as pieces:
+                admitted = time.monotonic()
+                async for piece in pieces:
+                    last = time.monotonic()
+                    if not first:
+                        first = last
+                        FIRST.observe(first - began)
+                    made.append(piece)
+                    if piece.finish and piece.answer_tokens > 1:
+                        EACH.observe((last - first) / (piece.answer_tokens - 1))
+                    yield piece
         answer.seconds = last - admitted
         if usable:
             self._cache[key] = tuple(made)
