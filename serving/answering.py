@@ -28,6 +28,7 @@ from serving.limits import Limits
 from serving.pool import Pool
 from serving.privacy import log_answer
 from serving.settings import serving
+from serving.store import Store
 
 log = logging.getLogger("flywheel.serving")
 ANSWERS = Counter("flywheel_answers_total", "Answers given, by the version that gave them", ["version"])
@@ -79,7 +80,7 @@ class Answerer:
     """Answers questions from the pool's versions. Lives on one event loop."""
 
     def __init__(self, pool: Pool, limits: Limits) -> None:
-        self.pool, self.limits, self.admission = pool, limits, Admission()
+        self.pool, self.limits, self.admission, self.store = pool, limits, Admission(), Store()
         self._cache: OrderedDict[tuple[object, ...], tuple[Piece, ...]] = OrderedDict()
 
     async def version_for(self, question: Question) -> str:
@@ -107,8 +108,8 @@ class Answerer:
                     answer.tokens += piece.tokens
                     if piece.finish:
                         answer.finish, answer.prompt_tokens, answer.answer_tokens = piece.finish, piece.prompt_tokens, piece.answer_tokens
-                        await asyncio.to_thread(
-                            ledger.add_answer, question.text, question.input, answer.text.strip(), answer.version, question.user, answer.id
+                        await self.store.add(
+                            ledger.NewAnswer(answer.id, question.text, question.input, answer.text.strip(), answer.version, question.user)
                         )  # before the end is given
                     yield piece
         except TimeoutError:
@@ -168,22 +169,21 @@ class Answerer:
         if usable:
             CACHE.labels("miss").inc()
         made: list[Piece] = []
-        first = last = 0.0
-        with tracing.span("decode", version=answer.version, answer=answer.id):
-            async with self.admission.turn(question.caller.name):
+        first = last = admitted = 0.0
+        # kept from before the wait, so that the version is still there after it
+        with tracing.span("decode", version=answer.version, answer=answer.id), self.pool.use(answer.version) as model:
+            _check(question.decoding, model.can)
+            async with self.admission.turn(question.caller.name), aclosing(model.stream(question.turns, question.decoding)) as pieces:
                 admitted = time.monotonic()
-                with self.pool.use(answer.version) as model:
-                    _check(question.decoding, model.can)
-                    async with aclosing(model.stream(question.turns, question.decoding)) as pieces:
-                        async for piece in pieces:
-                            last = time.monotonic()
-                            if not first:
-                                first = last
-                                FIRST.observe(first - began)
-                            made.append(piece)
-                            if piece.finish and piece.answer_tokens > 1:
-                                EACH.observe((last - first) / (piece.answer_tokens - 1))
-                            yield piece
+                async for piece in pieces:
+                    last = time.monotonic()
+                    if not first:
+                        first = last
+                        FIRST.observe(first - began)
+                    made.append(piece)
+                    if piece.finish and piece.answer_tokens > 1:
+                        EACH.observe((last - first) / (piece.answer_tokens - 1))
+                    yield piece
         answer.seconds = last - admitted
         if usable:
             self._cache[key] = tuple(made)

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
@@ -52,12 +52,34 @@ class Stored:
     note: str = ""
 
 
+<<<<<<< HEAD
 def add_answer(prompt: str, input: str, response: str, model_version: str, user: str = "anonymous", answer_id: str = "") -> str:
     """Store what was asked and answered; returns the answer's id, which a streamed answer has told before."""
     answer_id = answer_id or uuid.uuid4().hex
     texts = {name: text.replace("\x00", "\ufffd") for name, text in {"prompt": prompt, "input": input, "response": response, "user": user}.items()}
+=======
+class NewAnswer(NamedTuple):
+    """What was asked and answered, by which version, for whom."""
+
+    id: str
+    prompt: str
+    input: str
+    response: str
+    model_version: str
+    user: str = "anonymous"
+
+
+def add_answers(given: Sequence[NewAnswer]) -> None:
+    """Commit answers together."""
+>>>>>>> heads/serve
     with transaction() as db:
-        db.execute(answers.insert().values(id=answer_id, model_version=model_version, **texts))
+        db.execute(answers.insert(), [{name: text.replace("\x00", "\ufffd") for name, text in one._asdict().items()} for one in given])
+
+
+def add_answer(prompt: str, input: str, response: str, model_version: str, user: str = "anonymous") -> str:
+    """Store what was asked and answered; returns the answer's id."""
+    answer_id = uuid.uuid4().hex
+    add_answers([NewAnswer(answer_id, prompt, input, response, model_version, user)])
     return answer_id
 
 

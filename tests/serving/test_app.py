@@ -96,7 +96,7 @@ def test_a_crash_counts_as_a_failed_request_and_every_answer_carries_its_request
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(ledger, "add_answer", crash)
+        patch.setattr(ledger, "add_answers", crash)
         api.post("/v1/generate", json={"instruction": "hi", "max_new_tokens": 2})
     reply = api.get("/metrics")
     assert len(reply.headers["x-request-id"]) == 32
