@@ -52,12 +52,6 @@ class Stored:
     note: str = ""
 
 
-<<<<<<< HEAD
-def add_answer(prompt: str, input: str, response: str, model_version: str, user: str = "anonymous", answer_id: str = "") -> str:
-    """Store what was asked and answered; returns the answer's id, which a streamed answer has told before."""
-    answer_id = answer_id or uuid.uuid4().hex
-    texts = {name: text.replace("\x00", "\ufffd") for name, text in {"prompt": prompt, "input": input, "response": response, "user": user}.items()}
-=======
 class NewAnswer(NamedTuple):
     """What was asked and answered, by which version, for whom."""
 
@@ -71,7 +65,6 @@ class NewAnswer(NamedTuple):
 
 def add_answers(given: Sequence[NewAnswer]) -> None:
     """Commit answers together."""
->>>>>>> heads/serve
     with transaction() as db:
         db.execute(answers.insert(), [{name: text.replace("\x00", "\ufffd") for name, text in one._asdict().items()} for one in given])
 
