@@ -155,6 +155,7 @@ class Answerer:
     async def _pieces(self, question: Question, answer: Answer, began: float) -> AsyncGenerator[Piece, None]:
         """What is settled; or from the cache, or the engine."""
         if question.settled:
+            answer.cached = True  # it says nothing of the version
             yield Piece(question.settled, finish="stop")
             return
         key = (answer.version, question.turns, question.decoding)
