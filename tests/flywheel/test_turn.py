@@ -48,6 +48,7 @@ def run(home):
     folder = manifest.run_dir("flywheel", "r:1", settings().store)
     for stage in ("ingest", "clean", "tokenize", "dataset", "train"):
         write(folder, stage, cost={"money": 0.5, "wall_seconds": 60}, code_digest="c0de", image="sha256:1" if stage == "train" else "")
+    write(folder, "parity")
     write(folder, "evaluate", outputs={"report": written(folder, "report.json", {"metrics": METRICS})})
     write(folder, "gate", outputs={"verdict": written(folder, "verdict.json", VERDICT), "page": written(folder, "page.html", "")})
     write(folder, "register", metrics={"version": 4, "page": "https://mlflow.example/report.html"})

@@ -34,7 +34,7 @@ def test_a_stream_gives_what_a_whole_answer_has_and_feedback_finds_it(api):
     from openai import OpenAI
 
     client = OpenAI(base_url="http://testserver/v1", api_key="none", http_client=api, max_retries=0)
-    asked = {"model": "flywheel", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 6}
+    asked = {"model": settings().model_name, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 6}
     whole = client.chat.completions.create(**asked).choices[0].message.content
     chunks = list(client.chat.completions.create(**asked, stream=True, logprobs=True))
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == whole and len(chunks) > 2
