@@ -103,7 +103,7 @@ def main() -> None:
         try:
             while True:
                 try:
-                    urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5)  # noqa: S310
+                    urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5)
                     break
                 except OSError:
                     time.sleep(0.2)
