@@ -50,7 +50,7 @@ def enter(page: Page, path: str = "") -> None:
     if agree.is_visible():
         agree.click()
         page.get_by_role("button", name="Go on").click()
-        page.get_by_test_id("stSidebar").or_(page.get_by_test_id("stExpandSidebarButton")).first.wait_for(timeout=PATIENCE)
+        page.get_by_role("button", name="Go on").wait_for(state="detached", timeout=PATIENCE)
         ready(page)
 
 

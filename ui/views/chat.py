@@ -84,9 +84,9 @@ def page(who: Person) -> None:
 
 def _answer(talk: Conversation, exchange: Exchange, who: Person, last: bool) -> None:
     answer = exchange.answer
-    text, foot = st.empty(), st.container()
+    head, text, foot = st.empty(), st.empty(), st.container()
     if not answer.done.is_set():
-        with foot:
+        with head:  # above the answer, so that it does not move while that grows
             st.button("Stop", on_click=answer.stop, key=f"stop-{answer.key}", shortcut="Esc", icon=":material/stop_circle:")
         asking.follow([answer], lambda: text.markdown(answer.text + " ▌" if answer.text else "_Thinking …_"))
         st.rerun()
