@@ -62,7 +62,7 @@ def test_a_document_one_tenant_may_not_see_never_shows(openai, api, tenants):
     build(passages(), Wanted())
     question = "What is the secret chestnut flour of the house?"
     for name in ("", "other"):
-        done = ask(openai, question, tenants[name], k=4)
+        done = ask(openai, question, tenants[name], k=2)
         assert "secret.md" not in [s["document"] for s in done.sources] and "chestnut" not in ledger_answer(done.id).input
     assert ask(openai, question, tenants["acme"]).sources[0]["document"] == "secret.md"
     forged = {"instruction": question, "user": "acme", "retrieval": {"tenants": ["acme"]}}
