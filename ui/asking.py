@@ -37,9 +37,10 @@ class Answer:
     done: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
-        """Take in no more; the service stops decoding when it finds nobody listening."""
-        self.stopped = True
-        self.done.set()
+        """Take in no more, if it is not whole already; the service stops decoding when it finds nobody listening."""
+        if not self.done.is_set():
+            self.stopped = True
+            self.done.set()
 
     def _take(self, body: dict[str, Any], token: str) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,8 +62,14 @@ def someone() -> Person | None:
 
 
 def is_inside(who: Person | None) -> bool:
-    """Whether they have come in before in this session."""
-    return who is not None and st.session_state.get("inside") == who.name
+    """Whether they may come in as they are; asked once a session."""
+    if who is None or not who.may("user"):
+        return False
+    if st.session_state.get("inside") != who.name:
+        with suppress(ServingError):  # `enter` asks again, and says it
+            if client.call("GET", "/v1/policy", who.token, user=who.name)["accepted"]:
+                st.session_state.inside = who.name
+    return bool(st.session_state.get("inside") == who.name)
 
 
 def enter(who: Person | None) -> Person:

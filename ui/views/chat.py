@@ -90,14 +90,13 @@ def _answer(talk: Conversation, exchange: Exchange, who: Person, last: bool) -> 
             st.button("Stop", on_click=answer.stop, key=f"stop-{answer.key}", shortcut="Esc", icon=":material/stop_circle:")
         asking.follow([answer], lambda: text.markdown(answer.text + " ▌" if answer.text else "_Thinking …_"))
         st.rerun()
-    text.markdown(answer.text or "_(an empty answer)_" if not answer.problem or answer.text else "")
+    text.markdown(answer.text or ("" if answer.problem or answer.stopped else "_(an empty answer)_"))
     with foot:
         if answer.problem:
             st.error(answer.problem, icon=":material/error:")
-        said = version_of(answer.version) + (" · stopped" if answer.stopped else " · cut at the longest length" if answer.finish == "length" else "")
-        if answer.answer_id:
-            sources(answer)
-            st.caption(said)
+        sources(answer)
+        ending = "stopped" if answer.stopped else "cut at the longest length" if answer.finish == "length" else ""
+        st.caption(" · ".join(filter(None, (version_of(answer.version), ending))))
         if answer.finish:  # the service stores what came to its end
             rating.form(answer, who)
         if last:
