@@ -57,7 +57,8 @@ def same_tokens(learned: Sequence[Row], examples: Mapping[str, Example], server:
 def drift(probe: Mapping[str, float], learned: Sequence[Row], base: Path, adapter: Path) -> float:
     """By how many nats a token the server's loss of the probe's answers differs from the trainer's, in the mean over answers."""
     asked = [row for row in learned if row.id in probe]
-    scores = score_answers(load(base, adapter), [(row.ids, row.prompt) for row in asked], BATCH)
+    # The server keeps base and adapter apart; merged, that is fp32: rounding the merged weights to bf16 loses 0.03 nats of what was learned.
+    scores = score_answers(load(base, adapter, "float32"), [(row.ids, row.prompt) for row in asked], BATCH)
     apart = [abs(score.loss - probe[row.id]) / score.tokens for row, score in zip(asked, scores, strict=True)]
     return sum(apart) / len(apart)
 
