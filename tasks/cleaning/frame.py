@@ -34,6 +34,7 @@ ROWS_A_WORKER = 25_000  # a process for the steps in Python pays off from so man
 ROWS_A_PART = 100_000  # records in memory while they are written in order
 FILE = 32 << 20  # bytes of a file in the scratch folder, about: what is read at a time
 MALFORMED = "malformed"
+_native: list[int | None] = []  # the threads that this process chose, which it does once
 HASHED = ("prompt", "answer", "record")  # `prompt_hash` and so on save the steps from reading texts
 
 
@@ -105,7 +106,9 @@ def start(engine: Engine) -> None:
 
     daft.set_execution_config(parquet_target_filesize=FILE, parquet_target_row_group_size=FILE)
     if engine.runner == "native":
-        _start_native(engine.threads)
+        if not _native:
+            daft.set_runner_native(engine.threads)
+            _native.append(engine.threads)
         return
     import ray
 
@@ -115,13 +118,6 @@ def start(engine: Engine) -> None:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ContractError(f"no Ray cluster answers ({error})", where="clean.engine.address", mend="Mend the address, or start the cluster.") from error
     daft.set_runner_ray(noop_if_initialized=True)
-
-
-@lru_cache(maxsize=1)
-def _start_native(threads: int | None) -> None:
-    import daft
-
-    daft.set_runner_native(threads)  # a process chooses its threads once
 
 
 def workers(engine: Engine, rows: int) -> int:

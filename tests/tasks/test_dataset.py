@@ -188,7 +188,7 @@ def test_the_same_night_on_two_checkouts(home, tiny_model, tmp_path):
     for number in (0, 1):
         checkout, own = tmp_path / f"checkout {number}", tmp_path / f"home{number}"
         own.mkdir()
-        for room in ("flywheel", "tasks", "config"):
+        for room in ("flywheel", "tasks", "rag", "config"):
             shutil.copytree(REPOSITORY / room, checkout / room, ignore=shutil.ignore_patterns("__pycache__"))
         random.Random(number).shuffle(records)
         for half in (0, 1):

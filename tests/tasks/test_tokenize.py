@@ -10,6 +10,7 @@ from flywheel.errors import DataError
 from flywheel.records import Example, Message, example_id
 from flywheel.settings import settings
 from tasks import integrity, tokenize
+from tasks.training import rows as trainer_rows
 
 
 def example(instruction, output, **more):
@@ -101,7 +102,7 @@ def test_the_trainer_reads_rows_from_the_mapped_file(tokenized, monkeypatch):
     monkeypatch.setattr(tokenize, "BATCH", 3)
     examples = [example(f"Next after {n}?", f"It is {n + 1}.", feedback_ids=("f",) if n % 2 else ()) for n in range(10)]
     made, read = tokenized(examples)
-    rows = examples.read(made.outputs["train"].fetch(settings().home))
+    rows = trainer_rows.read(made.outputs["train"].fetch(settings().home))
     assert [(r.id, r.ids, r.prompt, r.feedback) for r in rows] == [(r["id"], r["input_ids"], r["prompt_length"], r["feedback"]) for r in read("train")]
     assert len(rows) == 10 and all(type(r.ids[0]) is int and not r.tokens.flags.owndata and not r.tokens.flags.writeable for r in rows)  # views, no copies
     one_by_one, _ = tokenized(examples, name="two")
