@@ -120,8 +120,8 @@ test: install .venv/label/.installed ## Every test that needs no Docker, cluster
 	$(AIRFLOW) -m pytest tests/dags
 
 .PHONY: test-slow
-test-slow: install ## Planted bad challengers, 30 backfilled nights, 20 kills of each data stage, 10,000 records of feedback: over an hour
-	$(ML) -m pytest -s -m slow tests/tasks tests/e2e
+test-slow: install ## Planted bad challengers, backfilled nights, kills, chaos under Airflow, adapter swaps, every page in a browser: hours
+	$(ML) -m pytest -s -m slow tests/tasks tests/e2e tests/serving tests/ui
 
 .PHONY: test-infra
 test-infra: .venv/infra/.installed ## Checks of infra/ and .github/ [ONLY=files]

@@ -391,7 +391,8 @@ def test_nothing_is_lost_and_nothing_is_twice(world, count, servers, pause):
     check_data(run, records, withdrawn)
 
 
-@pytest.mark.parametrize(("count", "calm", "pause"), [(240, 10, 2), pytest.param(10_000, 10, 20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("count", "calm", "pause"), [(240, 10, 2), (10_000, 10, 20)])
+@pytest.mark.slow
 def test_nor_under_airflow_and_never_two_trainings_at_once(whole_stack, count, calm, pause):
     records, withdrawn = people(whole_stack, count)
     done, seen = threading.Event(), Counter()

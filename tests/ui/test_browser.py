@@ -16,6 +16,7 @@ from tests.conftest import free_port
 from tests.ui.screens import PATIENCE, enter, ready
 
 expect = pytest.importorskip("playwright.sync_api").expect
+pytestmark = pytest.mark.slow  # ten minutes of a browser
 expect.set_options(timeout=60_000)
 
 
