@@ -1,6 +1,6 @@
 """Continuous batching in this process, on the CPU: OpenVINO GenAI decodes every request of a version together, joining and leaving at each token.
 
-Chosen by measurement (benchmarks/engines.py). Each version is the base's file with its adapter put in while it is compiled, so that an answer
+Each version is the base's file with its adapter put in while it is compiled, so that an answer
 costs no more than the base's; versions share nothing else, and one that breaks breaks nobody.
 """
 
