@@ -1,7 +1,7 @@
 """Who holds weights and gradients: one process, or several that hold the same (ddp) or a part each (DeepSpeed ZeRO, FSDP2).
 
-All give the loop the same five things: `score`, `backward`, `step`, and the whole state out and in. The state is that of one
-process, so a run can be resumed by another number of processes. Frozen weights are no part of it.
+All give the loop the same five things: `score`, `backward`, `step`, and the whole state out and in. The state is written as one
+process would have it, without the frozen weights.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 The name holds the step and the content's hash, so one that was cut off, wherever it lay, is passed over for the one before. The
 learning rate, the order of the examples and the random numbers are functions of the step and the seed: the step restores all three.
-What is saved does not know how many processes there were.
 """
 
 from __future__ import annotations
