@@ -96,3 +96,8 @@ def test_housekeeping_settles_what_is_superseded(database, home):
     give(2, answer, correction="better", supersedes="key-000001")
     feedback.housekeeping()
     assert published() == [] and len(ledger.waiting()) == 1
+
+
+def test_nobody_writes_a_review_through_the_door(call):
+    refused = call("POST", "/v1/feedback", json=body(source="review"))
+    assert refused.status_code == 400 and "deciding an item" in refused.text, refused.text
