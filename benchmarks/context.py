@@ -116,12 +116,12 @@ def measured(found: Sequence[Sequence[str]], asked: Sequence[tuple[str, set[str]
     }
 
 
-def fused(*rankings: Sequence[str]) -> list[str]:
+def fused(words: Sequence[str], dense: Sequence[str]) -> list[str]:
     """Reciprocal rank fusion, in Python."""
     scores: dict[str, float] = {}
-    for ranking in rankings:
+    for ranking, weight in ((words, 1.0), (dense, search.MEANING)):
         for place, one in enumerate(ranking, 1):
-            scores[one] = scores.get(one, 0.0) + 1 / (search.RANK + place)
+            scores[one] = scores.get(one, 0.0) + weight / (search.RANK + place)
     return sorted(scores, key=lambda one: -scores[one])
 
 
@@ -178,7 +178,7 @@ def compare(server: subprocess.Popen[bytes]) -> int:
         dense = [ids[i] for i in numpy.argsort(-(known @ vector))[: search.FUSED]]
         found["words"].append(words)
         found["dense"].append(dense)
-        found["exact"].append(fused(dense, words))
+        found["exact"].append(fused(words, dense))
     peer = bm25s.BM25()
     peer.index(bm25s.tokenize([f"{p.title}\n{p.text}" for p in passages], stopwords="en", show_progress=False), show_progress=False)
     meter = Meter(server)

@@ -58,13 +58,18 @@ def build(passages: Iterable[Passage], wanted: Wanted, run: str = "", say: Calla
         database.prepare(db)
         if not _one(db, "select pg_try_advisory_lock(%s, hashtext(%s))", database.BUILD_LOCK, wanted.alias)[0]:
             raise TransientError("another build of this index runs", where=f"index {wanted.alias}", mend="Wait for it, then retry.")
-        index = _index(db, wanted)
-        _load(db, passages)
-        embedded = _embed(db, index, wanted, say)
-        built = _show(db, index, wanted, run, embedded)
-        # Not in the transaction: without it the planner and index-only scans know nothing of what is new.
-        for table in ("passages", "postings", "lexemes"):
-            db.execute(f"vacuum analyze rag.{table}_{index}")
+        try:
+            index = _index(db, wanted)
+            _load(db, index, passages)
+            embedded = _embed(db, index, wanted, say)
+            built = _show(db, index, wanted, run, embedded)
+            if 10 * (built.added + built.removed) > built.passages:
+                # Not in the transaction: without it the planner and index-only scans know nothing of what is new.
+                for table in ("passages", "postings", "lexemes"):
+                    db.execute(f"vacuum analyze rag.{table}_{index}")
+        finally:
+            if not db.broken:  # at once: the end of a connection takes the server a moment
+                db.execute("select pg_advisory_unlock(%s, hashtext(%s))", (database.BUILD_LOCK, wanted.alias))
     return built
 
 
@@ -96,15 +101,20 @@ def _index(db: Database, wanted: Wanted) -> int:
         return index
 
 
-def _load(db: Database, passages: Iterable[Passage]) -> None:
-    """The passages that there should be, into a table of this session."""
+def _load(db: Database, index: int, passages: Iterable[Passage]) -> None:
+    """The passages that there should be, into a table of this session; of those that are there already, the id alone."""
     db.execute("create temp table incoming (id text primary key, sha256 text, document text, title text, body text, start int, stop int, tenants text[], "
                "metadata jsonb, words text)")  # fmt: skip
+    there = {row[0] for row in db.execute(f"select id from rag.passages_{index}")}
     seen: set[str] = set()
     with db.cursor().copy(f"copy incoming ({COLUMNS}, words) from stdin") as copy:
         for p in passages:
-            if (identity := p.id) not in seen:
-                seen.add(identity)
+            if (identity := p.id) in seen:
+                continue
+            seen.add(identity)
+            if identity in there:
+                copy.write_row((identity, *(None,) * 9))
+            else:
                 row = (identity, p.sha256, p.document.uri, p.title, p.text, p.start, p.end, sorted(p.document.tenants), json.dumps(dict(p.document.metadata)))
                 copy.write_row((*row, searchable(f"{p.title}\n{p.text}")))
     db.execute("analyze incoming")
@@ -112,7 +122,8 @@ def _load(db: Database, passages: Iterable[Passage]) -> None:
 
 def _embed(db: Database, index: int, wanted: Wanted, say: Callable[[str], None]) -> int:
     """Embed what neither the index nor a build that was killed has embedded; each batch is committed."""
-    missing = f"""select distinct on (sha256) sha256, title, body from incoming i where not exists (select from rag.passages_{index} p where p.sha256 = i.sha256)
+    missing = f"""select distinct on (sha256) sha256, title, body from incoming i where sha256 is not null
+                  and not exists (select from rag.passages_{index} p where p.sha256 = i.sha256)
                   and not exists (select from rag.embedded_{index} e where e.sha256 = i.sha256)"""
     rows = sorted(db.execute(missing).fetchall(), key=lambda row: len(row[2]))  # likes together: less padding
     for begin in range(0, len(rows), BATCH):
@@ -156,7 +167,7 @@ def _show(db: Database, index: int, wanted: Wanted, run: str, embedded: int) -> 
             create temp table fresh on commit drop as
             select p.number passage, lexeme, least(cardinality(positions), 255)::smallint count
             from incoming i join rag.passages_{index} p using (id), unnest(to_tsvector('{wanted.language}', i.words))
-            where not exists (select from rag.postings_{index} o where o.passage = p.number)
+            where i.sha256 is not null
         """)
         db.execute(f"""insert into rag.postings_{index} (lexeme, passage, count, length)
                        select lexeme, passage, count, sum(count) over (partition by passage) from fresh order by lexeme, passage""")

@@ -20,7 +20,9 @@ from flywheel.errors import NotFound
 from rag.words import searchable
 
 FUSED = 50  # best passages of each kind of search
-RANK = 60  # Cormack et al., Reciprocal Rank Fusion, 2009
+# Reciprocal rank fusion (Cormack et al., 2009). Their constant is 60, for many rankings that are alike; with two, of which the one by words is
+# the better on text with names in it, these found more in benchmarks/context.py than either ranking alone.
+RANK, MEANING = 10, 0.5
 RERANKED = 20
 K1, B = 1.2, 0.75  # BM25
 COMMON = 0.1  # a word in a larger share of the passages is left out while a rarer one is there
@@ -127,9 +129,9 @@ def _sql(n: int, filtered: bool, mode: Mode) -> str:
         select p.number, s.score from scored s join rag.passages_{n} p on p.number = s.passage where {seen}
         order by s.score desc, p.id limit {FUSED if mode != "dense" else 0}
     ), ranked as (
-        select number, row_number() over (order by distance, number) place from near
-        union all select number, row_number() over (order by score desc, number) from told
-    ), fused as (select number, sum(1.0 / ({RANK} + place)) score from ranked group by 1)
+        select number, row_number() over (order by distance, number) place, {MEANING} weight from near
+        union all select number, row_number() over (order by score desc, number), 1 from told
+    ), fused as (select number, sum(weight / ({RANK} + place)) score from ranked group by 1)
     select p.id, p.document, p.title, p.body, p.start, p.stop, p.metadata, f.score::float, 1 - (p.embedding <=> %(vector)s::halfvec)
     from fused f join rag.passages_{n} p using (number) order by f.score desc, p.embedding <=> %(vector)s::halfvec, p.id limit %(k)s
     """

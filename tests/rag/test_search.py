@@ -6,7 +6,7 @@ import pytest
 
 from flywheel.errors import NotFound, TransientError
 from flywheel.settings import settings
-from rag.search import RANK, search
+from rag.search import MEANING, RANK, search
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "dense", "words"])
@@ -21,7 +21,7 @@ def test_a_name_in_code_is_found_whole_and_by_its_parts(indexed):
 
 def test_both_kinds_of_search_count(indexed):
     both = search("copy a directory tree with shutil.copytree", 1)[0]
-    assert both.score == pytest.approx(2 / (RANK + 1)) and 0.3 < both.similarity <= 1
+    assert both.score == pytest.approx((1 + MEANING) / (RANK + 1)) and 0.3 < both.similarity <= 1
 
 
 def test_offsets_are_the_documents(indexed):
