@@ -64,7 +64,7 @@ def test_a_document_one_tenant_may_not_see_never_shows(openai, api, tenants):
     for name in ("", "other"):
         done = ask(openai, question, tenants[name], k=2)
         assert "secret.md" not in [s["document"] for s in done.sources] and "chestnut" not in ledger_answer(done.id).input
-    assert ask(openai, question, tenants["acme"]).sources[0]["document"] == "secret.md"
+    assert ask(openai, question, tenants["acme"], k=1).sources[0]["document"] == "secret.md"
     forged = {"instruction": question, "user": "acme", "retrieval": {"tenants": ["acme"]}}
     assert api.post("/v1/generate", json=forged, headers={"authorization": f"Bearer {tenants['']}"}).status_code == 400
 
