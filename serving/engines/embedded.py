@@ -26,6 +26,7 @@ from serving.settings import serving
 
 BATCH = Histogram("flywheel_batch_size", "Requests decoded together", buckets=(1, 2, 4, 8, 16, 32, 64))
 BLOCK = 32  # tokens a block of the key-value cache, on a CPU
+COLDEST = 1e-4  # a lower temperature is greedy: single precision would make it 0, or the scores infinite
 
 
 class Embedded:
@@ -133,7 +134,7 @@ class EmbeddedModel:
         config = genai.GenerationConfig()
         config.max_new_tokens, config.apply_chat_template = decoding.max_tokens, False
         config.eos_token_id, config.stop_token_ids = self.tokenizer.eos_token_id, {self.tokenizer.eos_token_id}
-        config.do_sample = decoding.temperature > 0
+        config.do_sample = decoding.temperature > COLDEST
         if config.do_sample:
             config.temperature, config.top_p, config.rng_seed = decoding.temperature, decoding.top_p, (decoding.seed or self._number) % 2**32
         config.logprobs = int(decoding.logprobs)

@@ -42,7 +42,7 @@ def repetition(options: Repetition) -> Judge:
         if max(map(len, words), default=0) >= options.max_run and run.search(output):
             return texts, f"one character stands {options.max_run} times in a row"
         if output.count("\n") >= options.max_line:
-            _, times = Counter(filter(None, map(str.strip, output.split("\n")))).most_common(1)[0]
+            times = max(Counter(filter(None, map(str.strip, output.split("\n")))).values(), default=0)
             if times > options.max_line:
                 return texts, f"one line is there more than {options.max_line} times"
         if len(words) >= options.min_words and len(words) - len(set(words)) > options.max_ngrams * (len(words) - NGRAM + 1):

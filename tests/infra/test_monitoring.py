@@ -77,8 +77,7 @@ def test_no_file_of_ours_holds_a_secret_and_no_rule_asks_for_a_figure_that_nobod
     text = "".join(path.read_text() for path in FOLDER.rglob("*.yaml"))
     assert not re.search(r"(password|routing_key|api_url|credentials|token):", text)
     exported = "".join(
-        (REPOSITORY / path).read_text()
-        for path in ("flywheel/figures.py", "flywheel/exporter.py", *(f"serving/{p}.py" for p in ("app", "engine", "feedback", "reconcile")))
+        path.read_text() for path in (*(REPOSITORY / name for name in ("flywheel/figures.py", "flywheel/exporter.py")), *(REPOSITORY / "serving").rglob("*.py"))
     )
     queries = [rule["expr"] for rule in RULES] + [query for rows in dashboards.DASHBOARDS.values() for *_, queries, _ in rows for query, _ in queries]
     names = {name for query in queries for name in re.findall(r"\bflywheel_[a-z_]+", query)}
