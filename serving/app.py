@@ -24,7 +24,8 @@ from flywheel.errors import FlywheelError, TransientError, from_os_error
 from serving import auth, embeddings, feedback, mine, openai_api, outcomes, policy, quality, retrieval, review, tracing, webhook
 from serving.answering import Answerer, Question
 from serving.door import Door, failure, response_to
-from serving.engines.base import Decoding, create
+from serving.engines import create
+from serving.engines.base import Decoding
 from serving.limits import Limits
 from serving.pool import Pool
 from serving.reconcile import SECONDS, Reconciler

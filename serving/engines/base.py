@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from flywheel.prompt import Style
 from flywheel.records import Message
@@ -106,16 +106,3 @@ class Text:
             ready = ready.lstrip()
             self._begun = bool(ready)
         return ready
-
-
-def create() -> Any:
-    """The engine that the settings name."""
-    from serving.settings import serving
-
-    if serving().engine == "upstream":
-        from serving.engines.upstream import Upstream
-
-        return Upstream()
-    from serving.engines.embedded import Embedded
-
-    return Embedded()
