@@ -24,11 +24,11 @@ from serving import outcomes, tracing
 from serving.admission import Admission, Busy
 from serving.auth import ANYBODY, Principal
 from serving.engines.base import Decoding, Piece, Token
+from serving.group_commit import GroupCommit
 from serving.limits import Limits
 from serving.pool import Pool
 from serving.privacy import log_answer
 from serving.settings import serving
-from serving.store import Store
 
 log = logging.getLogger("flywheel.serving")
 ANSWERS = Counter("flywheel_answers_total", "Answers given, by the version that gave them", ["version"])
@@ -76,11 +76,18 @@ class Answer:
     seconds: float = 0.0  # at the engine, the wait not counted
 
 
+def store_answers(given: list[ledger.NewAnswer]) -> list[None]:
+    """Commit answers together. Raises TransientError, for all, when the database is away."""
+    ledger.add_answers(given)
+    return [None] * len(given)
+
+
 class Answerer:
     """Answers questions from the pool's versions. Lives on one event loop."""
 
     def __init__(self, pool: Pool, limits: Limits) -> None:
-        self.pool, self.limits, self.admission, self.store = pool, limits, Admission(), Store()
+        self.pool, self.limits, self.admission = pool, limits, Admission()
+        self.store: GroupCommit[ledger.NewAnswer, None] = GroupCommit(store_answers)
         self._cache: OrderedDict[tuple[object, ...], tuple[Piece, ...]] = OrderedDict()
 
     async def version_for(self, question: Question) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from typing import Annotated
 
@@ -13,53 +11,27 @@ from fastapi import APIRouter, Query, Response
 from prometheus_client import Counter
 
 from flywheel import ledger
-from flywheel.errors import ContractError
+from flywheel.errors import ContractError, FlywheelError
 from flywheel.ledger import Figures, Stored
 from flywheel.records import FeedbackIn
+from serving.group_commit import GroupCommit
 from serving.schemas import FeedbackOut, WithdrawIn
 
 FEEDBACK = Counter("flywheel_feedback_total", "Feedback stored, by thumb", ["thumb"])
 CORRECTIONS = Counter("flywheel_corrections_total", "Feedback stored that says how the answer should have been")
 for thumb in ("up", "down", "none"):
     FEEDBACK.labels(thumb)  # there from the start, at 0: a share of what was never given is no gap in a dashboard
-GROUP = 128  # records a commit
 FIGURES_SECONDS = 15
 
 router = APIRouter()
 
 
-class Door:
-    """Gathers what came while the last commit ran, and commits it in one transaction: under load a record costs a fraction of a commit."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[FeedbackIn, asyncio.Future[Stored]]] = []
-        self.writer: asyncio.Task[None] | None = None
-
-    async def add(self, given: FeedbackIn) -> Stored:
-        """Commit one record. Raises what the ledger says of it."""
-        future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        self.waiting.append((given, future))
-        if self.writer is None or self.writer.done():
-            self.writer = asyncio.create_task(self._write())
-        return await future
-
-    async def _write(self) -> None:
-        while self.waiting:
-            group, self.waiting = self.waiting[:GROUP], self.waiting[GROUP:]
-            done: Sequence[Stored | Exception]
-            try:
-                done = await asyncio.to_thread(ledger.add_many, [given for given, _ in group])
-            except Exception as error:  # each who waits is told
-                done = [error] * len(group)
-            for (_, future), result in zip(group, done, strict=True):
-                with suppress(asyncio.InvalidStateError):  # its client has gone
-                    if isinstance(result, Exception):
-                        future.set_exception(result)
-                    else:
-                        future.set_result(result)
+def commit(given: list[FeedbackIn]) -> list[Stored | FlywheelError]:
+    """What the ledger says of each."""
+    return ledger.add_many(given)
 
 
-door = Door()
+door: GroupCommit[FeedbackIn, Stored] = GroupCommit(commit)
 
 
 @router.post("/v1/feedback", status_code=201)

@@ -11,7 +11,7 @@ from flywheel import ledger
 from flywheel.errors import FlywheelError
 from serving import feedback
 from serving.app import _ours
-from serving.feedback import Door
+from serving.group_commit import GroupCommit
 from tests.flywheel.ledger.conftest import ask, curate, give, given, published
 
 
@@ -44,7 +44,7 @@ def test_what_is_sent_together_is_committed_together_and_each_gets_its_own_answe
     sent = [one, one, given(1, answer="unknown"), *(given(n) for n in range(2, 40))]
 
     async def together():
-        door = Door()
+        door = GroupCommit(feedback.commit)
         return await asyncio.gather(*(door.add(g) for g in sent), return_exceptions=True)
 
     first, again, refused, *rest = asyncio.run(together())
@@ -60,7 +60,7 @@ def test_when_the_database_is_away_everybody_is_told(database, monkeypatch):
     monkeypatch.setattr(ledger, "add_many", away)
 
     async def together():
-        door = Door()
+        door = GroupCommit(feedback.commit)
         told = await asyncio.gather(*(door.add(given(n, answer="a")) for n in range(5)), return_exceptions=True)
         monkeypatch.undo()
         return told, await door.add(given(9, answer=answer))
