@@ -144,7 +144,7 @@ async def generate(body: GenerateIn, request: Request) -> GenerateOut:
     tokens = openai_api.most_tokens(body.max_new_tokens, "max_new_tokens")
     decoding = Decoding(tokens, body.temperature, body.top_p, tuple(body.stop), body.seed)
     question = Question(
-        tuple(prompt.messages(body.instruction, body.input)), decoding, body.instruction, body.input, body.user, request.state.caller,
+        tuple(prompt.messages(body.instruction, body.input)), decoding, body.instruction, body.input, auth.speaker(request, body.user), request.state.caller,
         openai_api.session_of(request), cache=openai_api.may_cache(request, body.cache),
     )  # fmt: skip
     question, cited = await retrieval.grounded(question, body.retrieval)

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import httpx
 import yaml
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.requests import Request
 
 from flywheel.errors import ContractError, TransientError
 from flywheel.labelling.project import HOOK
@@ -68,9 +69,16 @@ class Principal(BaseModel):
     scopes: frozenset[str]
     tier: str = "standard"
     tenants: frozenset[str] = frozenset()
+    person: str = ""  # whose token it is; a key's holder speaks for many
 
 
 ANYBODY = Principal(name="anonymous", scopes=frozenset(SCOPES))
+
+
+def speaker(request: Request, said: str) -> str:
+    """Who gives feedback, decides or accepts: the person whose token came with the request, whatever the request says; with a key whom it names."""
+    caller: Principal = getattr(request.state, "caller", ANYBODY)
+    return caller.person or said
 
 
 def scope_of(path: str) -> str:
@@ -180,8 +188,9 @@ async def _by_token(credential: str) -> Principal:
     granted = claims.get(serving().oidc_scope_claim) or ()
     scopes, tenants = (found.split() if isinstance(found, str) else [str(one) for one in found] for found in (granted, claims.get("tenants") or ()))
     return Principal(
-        name=f"{claims['sub']}"[:64], scopes=frozenset(scopes) & frozenset(SCOPES), tier=str(claims.get("tier", "standard")), tenants=frozenset(tenants)
-    )
+        name=f"{claims['sub']}"[:64], scopes=frozenset(scopes) & frozenset(SCOPES), tier=str(claims.get("tier", "standard")), tenants=frozenset(tenants),
+        person=str(claims.get("email") or claims["sub"])[:128],  # as the page calls them
+    )  # fmt: skip
 
 
 def new_key(name: str, scopes: list[str]) -> tuple[str, dict[str, Any]]:

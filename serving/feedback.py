@@ -7,13 +7,14 @@ import time
 from functools import lru_cache
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from prometheus_client import Counter
 
 from flywheel import ledger
 from flywheel.errors import ContractError, FlywheelError
 from flywheel.ledger import Figures, Stored
 from flywheel.records import FeedbackIn
+from serving.auth import speaker
 from serving.group_commit import GroupCommit
 from serving.schemas import FeedbackOut, WithdrawIn
 
@@ -35,11 +36,11 @@ door: GroupCommit[FeedbackIn, Stored] = GroupCommit(commit)
 
 
 @router.post("/v1/feedback", status_code=201)
-async def feedback(body: FeedbackIn, response: Response) -> FeedbackOut:
+async def feedback(body: FeedbackIn, request: Request, response: Response) -> FeedbackOut:
     """Store feedback: 201 when it is committed, 200 when the same key was stored before."""
     if body.source == "review":
         raise ContractError("a review is written by deciding an item, not here", where="source", mend="Send the source it came from.")
-    stored = await door.add(body)
+    stored = await door.add(body.model_copy(update={"user": speaker(request, body.user)}))
     response.status_code = 201 if stored.new else 200
     if stored.new:
         FEEDBACK.labels(body.thumb or "none").inc()
@@ -48,15 +49,16 @@ async def feedback(body: FeedbackIn, response: Response) -> FeedbackOut:
 
 
 @router.post("/v1/feedback/{feedback_id}/withdraw")
-async def withdraw(feedback_id: str, body: WithdrawIn) -> FeedbackOut:
+async def withdraw(feedback_id: str, body: WithdrawIn, request: Request) -> FeedbackOut:
     """Take feedback back, by its id or key, for the person who gave it. When this answers, no later data set has it."""
-    return FeedbackOut(id=await asyncio.to_thread(_withdraw, feedback_id, body.user), stored=False, note="It is withdrawn: nothing later is learned from it.")
+    user = speaker(request, body.user)
+    return FeedbackOut(id=await asyncio.to_thread(_withdraw, feedback_id, user), stored=False, note="It is withdrawn: nothing later is learned from it.")
 
 
 @router.delete("/v1/feedback/{feedback_id}")
-async def delete(feedback_id: str, user: Annotated[str, Query(max_length=128)] = "anonymous") -> FeedbackOut:
+async def delete(feedback_id: str, request: Request, user: Annotated[str, Query(max_length=128)] = "anonymous") -> FeedbackOut:
     """The same as withdraw."""
-    return await withdraw(feedback_id, WithdrawIn(user=user))
+    return await withdraw(feedback_id, WithdrawIn(user=user), request)
 
 
 def _withdraw(feedback_id: str, user: str) -> str:

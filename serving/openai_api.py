@@ -17,6 +17,7 @@ from flywheel.errors import ContractError, FlywheelError, NotFound
 from flywheel.settings import settings
 from serving import retrieval
 from serving.answering import Answer, Answerer, Question, pinned
+from serving.auth import speaker
 from serving.door import Gone, response_to
 from serving.engines.base import Decoding, Piece, Token
 from serving.retrieval import Cited, as_it_is
@@ -68,7 +69,7 @@ def most_tokens(wanted: int | None, name: str) -> int:
 def question_of(request: Request, body: Common, turns: Any, text: str, decoding: Decoding) -> Question:
     """What both forms of request ask in the same way."""
     return Question(
-        turns, decoding, text, user=body.user or "anonymous", caller=request.state.caller, session=session_of(request), version=pinned(body.model),
+        turns, decoding, text, user=speaker(request, body.user or "anonymous"), caller=request.state.caller, session=session_of(request), version=pinned(body.model),
         cache=may_cache(request, body.cache),
     )  # fmt: skip
 

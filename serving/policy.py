@@ -8,13 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from flywheel import store
 from flywheel.errors import ContractError, from_os_error
 from flywheel.ledger import policy
 from flywheel.settings import settings
+from serving.auth import speaker
 from serving.schemas import Strict
 
 router = APIRouter()
@@ -45,16 +46,16 @@ def present() -> tuple[str, str]:
 
 
 @router.get("/v1/policy")
-async def read(user: Annotated[str, Query(max_length=128)] = "anonymous") -> PolicyOut:
+async def read(request: Request, user: Annotated[str, Query(max_length=128)] = "anonymous") -> PolicyOut:
     """The policy, and whether this person accepted it as it is now."""
     version, text = present()
-    return PolicyOut(version=version, text=text, accepted=await asyncio.to_thread(policy.accepted, user, version))
+    return PolicyOut(version=version, text=text, accepted=await asyncio.to_thread(policy.accepted, speaker(request, user), version))
 
 
 @router.post("/v1/policy", status_code=201)
-async def accept(body: AcceptIn) -> PolicyOut:
+async def accept(body: AcceptIn, request: Request) -> PolicyOut:
     """Record that somebody accepts; 400 when the text has changed since they read it."""
     if body.version != present()[0]:
         raise ContractError("the policy has changed since it was read", where=f"version {body.version}", mend="Read it again, then accept it.")
-    await asyncio.to_thread(policy.accept, body.user, body.version)
-    return await read(body.user)
+    await asyncio.to_thread(policy.accept, speaker(request, body.user), body.version)
+    return await read(request, body.user)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from flywheel import ledger
 from flywheel.ledger import review
+from serving.auth import speaker
 from serving.schemas import Strict
 
 router = APIRouter()
@@ -26,22 +27,26 @@ class DecisionIn(Strict):
 
 
 @router.get("/v1/review")
-async def waiting(reviewer: Annotated[str, Query(max_length=128)] = "", limit: Annotated[int, Query(ge=1, le=200)] = 20) -> dict[str, Any]:
+async def waiting(request: Request, reviewer: Annotated[str, Query(max_length=128)] = "", limit: Annotated[int, Query(ge=1, le=200)] = 20) -> dict[str, Any]:
     """What waits, the most important first, and the newest decisions. For a reviewer, without what they skipped and what they said themselves."""
+
+    who = speaker(request, reviewer)
 
     def read() -> dict[str, Any]:
         with ledger.transaction() as db:
-            return {"object": "list", "data": review.waiting(db, limit, reviewer or None), "decided": review.recent(db, limit)}
+            return {"object": "list", "data": review.waiting(db, limit, who or None), "decided": review.recent(db, limit)}
 
     return await asyncio.to_thread(read)
 
 
 @router.post("/v1/review/{item_id}")
-async def decide(item_id: str, body: DecisionIn) -> dict[str, str | None]:
+async def decide(item_id: str, body: DecisionIn, request: Request) -> dict[str, str | None]:
     """Write a decision; 400 when somebody was quicker. The id is that of the feedback record it became, none for a skip."""
+
+    who = speaker(request, body.reviewer)
 
     def write() -> str | None:
         with ledger.transaction() as db:
-            return review.decide(db, item_id, body.reviewer, body.decision, body.correction, body.rating, body.comment)
+            return review.decide(db, item_id, who, body.decision, body.correction, body.rating, body.comment)
 
     return {"feedback_id": await asyncio.to_thread(write)}

@@ -4,7 +4,7 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request
 from fastapi.testclient import TestClient
 
 from flywheel import datasets, ledger, manifest, store
@@ -14,6 +14,7 @@ from flywheel.manifest import Artifact, Cost, Manifest
 from flywheel.settings import settings
 from serving import feedback, mine, policy, quality, review
 from serving.app import _ours
+from serving.auth import Principal
 
 
 @pytest.fixture
@@ -77,6 +78,28 @@ def test_a_decision_is_made_once_and_everyone_sees_who_made_it(api):
     assert late.status_code == 400 and "decided before" in late.json()["error"]["message"]
     decided = api.get("/v1/review").json()["decided"]
     assert [(d["reviewer"], d["decision"]) for d in decided] == [("Bo", "edit"), ("Ada", "skip")]
+
+
+def test_with_a_token_nobody_speaks_for_another(api):
+    def door(request: Request):
+        request.state.caller = Principal(name="s1", scopes=frozenset({"feedback", "review"}), person="ada@example.org")
+
+    app = FastAPI(dependencies=[Depends(door)])
+    for room in (feedback, mine, policy, review):
+        app.include_router(room.router)
+    ada, answer = TestClient(app), ledger.add_answer("2 + 2?", "", "5", "7")
+    said = say(ada, answer, user="Bo", thumb="down")
+    assert ledger.find(said).body["user"] == "ada@example.org"
+    say(api, answer, user="Bo", thumb="up")
+    assert [r["id"] for r in ada.get("/v1/feedback", params={"user": "Bo"}).json()["data"]] == [said]
+    with ledger.transaction() as db:
+        queue.offer(db, [queue.ReviewItem(answer_id=answer, reason="unsure")])
+    (item,) = api.get("/v1/review").json()["data"]
+    ada.post(f"/v1/review/{item['id']}", json={"reviewer": "Bo", "decision": "approve"})
+    assert [d["reviewer"] for d in ada.get("/v1/review").json()["decided"]] == ["ada@example.org"]
+    version = ada.get("/v1/policy").json()["version"]
+    ada.post("/v1/policy", json={"user": "Bo", "version": version})
+    assert api.get("/v1/policy", params={"user": "Bo"}).json()["accepted"] is None
 
 
 def test_quality_counts_by_day_and_version_and_says_what_is_away(api):
