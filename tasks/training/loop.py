@@ -14,6 +14,7 @@ from flywheel.errors import ContractError, DataError, Preempted
 from tasks import worth
 from tasks.training import backends, base, batching, outputs, watch
 from tasks.training.checkpoints import Checkpoints
+from tasks.training.machine import SHARDED
 from tasks.training.objectives import OBJECTIVES, Example, Supervised
 from tasks.training.rows import Row
 
@@ -76,7 +77,7 @@ def fit(job: Job, controls: Controls, spent: Callable[[], Cost], adapter: Path) 
     model: Any = base.build(job.base, job.parent, conf, job.precision, job.device, job.seed)
     longest = max(row.longest for row in job.rows) * (2 if conf.objective == "dpo" else 1)
     fits = conf.micro_tokens or base.tokens_that_fit(model.config, base.free_bytes(job.device), False)
-    again = conf.gradient_checkpointing == "on" or (conf.gradient_checkpointing == "auto" and fits < longest and conf.backend not in ("zero3", "fsdp2"))
+    again = conf.gradient_checkpointing == "on" or (conf.gradient_checkpointing == "auto" and fits < longest and conf.backend not in SHARDED)
     if again:
         controls.say("each layer is computed twice, to fit in memory")
         fits = conf.micro_tokens or base.tokens_that_fit(model.config, base.free_bytes(job.device), True)
