@@ -57,6 +57,12 @@ def reference_of(inputs: dict[str, Artifact]) -> int | None:
     return next((int(name.removeprefix("reference.")) for name in inputs if name.startswith("reference.")), None)
 
 
+def corrected(examples: list[Example], learned: set[str], known: set[str]) -> list[Example]:
+    """The corrections learned that are not asked for ever already; those of answers that several people found wrong come first."""
+    found = (e for e in examples if e.feedback_ids and e.kind == "supervised" and e.id in learned and e.id not in known)
+    return sorted(found, key=lambda e: (e.slice != FAILURE, e.id))
+
+
 def compose(ctx: stage.Context, examples: list[Example], learned: set[str]) -> tuple[dict[str, list[Item]], dict[str, str]]:
     """The suites of this run and the role of each, written as files under `suites`."""
     conf = ctx.config.evaluate
@@ -68,9 +74,7 @@ def compose(ctx: stage.Context, examples: list[Example], learned: set[str]) -> t
         found = {HELDOUT: suites.freeze(heldout, conf.examples, ctx.inputs["clean.heldout"].location), REGRESSION: []}
     roles = {HELDOUT: HELDOUT, REGRESSION: REGRESSION, CORRECTIONS: CORRECTIONS}
     known = {item.id for item in found[REGRESSION]}
-    corrected = [e for e in examples if e.feedback_ids and e.kind == "supervised" and e.id in learned and e.id not in known]
-    failures_first = sorted(corrected, key=lambda e: (e.slice != FAILURE, e.id))
-    found[CORRECTIONS] = [suites.of_example(e) for e in failures_first[: conf.corrections]]
+    found[CORRECTIONS] = [suites.of_example(e) for e in corrected(examples, learned, known)[: conf.corrections]]
     for suite in conf.suites:
         found[suite.name] = suites.read(suite)
         roles[suite.name] = suite.role

@@ -8,7 +8,7 @@ import pytest
 
 from flywheel import manifest
 from flywheel.errors import ContractError, DataError
-from flywheel.records import Example
+from flywheel.records import FAILURE, Example
 from flywheel.settings import settings
 from tasks import clean, dataset, evaluate, gate, ingest, integrity, register, rollout, scoring, suites, tokenize, train
 from tests.tasks.conftest import rows
@@ -121,6 +121,16 @@ def test_what_a_turn_fixes_is_asked_for_ever():
     )
     assert [item.id for item in evaluate.newly_fixed(table, items)] == ["a"]
     assert evaluate.newly_fixed(table[table["suite"] == "none"], items) == []
+
+
+def test_confirmed_failures_are_asked_before_other_corrections():
+    def example(name, slice="feedback", **more):
+        fields = {"instruction": name, "output": "a", "source": "feedback", "licence": "x", "consent": "y", "feedback_ids": ("f",)} | more
+        return Example(id=name, slice=slice, group=name, split="train", **fields)
+
+    examples = [example("a"), example("b", FAILURE), example("c", FAILURE), example("d", liked=True), example("e", feedback_ids=()), example("f")]
+    found = evaluate.corrected(examples, learned={"a", "b", "c", "d", "e"}, known={"c"})
+    assert [e.id for e in found] == ["b", "a"]  # c is asked for ever, d is a thumb, e nobody's, and f was not learned
 
 
 def test_a_silent_judge_decides_nothing(wheel, home):
