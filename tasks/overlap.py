@@ -164,15 +164,19 @@ class _Words(NamedTuple):
 
 
 def _words(texts: list[str]) -> _Words:
+    import daft
     import pyarrow as pa
     from pyarrow import compute
     from xxhash import xxh3_64_intdigest
 
-    split = compute.split_pattern(pa.array(texts, pa.string()), " ")
+    # By way of Daft and DLPack: pyarrow.array and to_numpy would import pandas.
+    split = compute.split_pattern(daft.Series.from_pylist(texts, "text", daft.DataType.string()).to_arrow(), " ")
     coded = split.flatten().dictionary_encode()
-    hashes = np.fromiter(map(xxh3_64_intdigest, coded.dictionary.cast(pa.binary()).to_pylist()), np.uint64, len(coded.dictionary))[coded.indices.to_numpy()]
+    hashes = np.fromiter(map(xxh3_64_intdigest, coded.dictionary.cast(pa.binary()).to_pylist()), np.uint64, len(coded.dictionary))[
+        np.from_dlpack(coded.indices)
+    ]
     powers, inverse = (np.cumprod(np.full(len(hashes), factor, np.uint64)) for factor in (ODD, ODD_INVERSE))
-    return _Words(split.offsets.to_numpy(), np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes * powers)]), inverse)
+    return _Words(np.from_dlpack(split.offsets), np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes * powers)]), inverse)
 
 
 def _runs(words: _Words, size: int) -> np.ndarray:

@@ -26,10 +26,10 @@ def overlapping(frame: Frame, options: Decontamination, judged_on: list[Text]) -
     train = frame.left.where("split = 'train'").select("row", _matches(matcher)(col("row"), col("prompt"), col("answer")).alias("match"))
     found = train.where(col("match").not_null()).select("row", col("match")["sure"].alias("sure"), col("match")["runs"].alias("runs"))
     shared = table(found).sort_by("row")
-    rows = shared["row"].to_numpy()
+    rows = np.from_dlpack(shared["row"].combine_chunks())
     sure = [(row, *one.values()) for row, several in zip(rows.tolist(), shared["sure"].to_pylist(), strict=True) for one in several]
     runs = shared["runs"].combine_chunks()
-    return matcher.settle([Matches(sure, np.repeat(rows, runs.value_lengths().to_numpy()), runs.flatten().to_numpy().astype(int))])
+    return matcher.settle([Matches(sure, np.repeat(rows, np.from_dlpack(runs.value_lengths())), np.from_dlpack(runs.flatten()).astype(int))])
 
 
 def _matches(matcher: Matcher) -> Any:

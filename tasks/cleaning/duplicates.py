@@ -131,18 +131,19 @@ def _bands(count: int, size: int) -> Any:
             for place in range(number * size, (number + 1) * size):
                 key = (key ^ hashes[place]) * np.uint64(0x9E3779B97F4A7C15)
                 key ^= key >> np.uint64(29)
-            keys.append(pa.array(key))
+            keys.append(pa.Array.from_buffers(pa.uint64(), len(key), [None, pa.py_buffer(key)]))
         return pa.StructArray.from_arrays(keys, names)
 
     return bands
 
 
 def _flat(array: Any) -> np.ndarray:
+    import numpy as np
     import pyarrow as pa
 
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     array = array.storage if isinstance(array, pa.ExtensionArray) else array
-    return (array.flatten() if pa.types.is_nested(array.type) else array).to_numpy(zero_copy_only=False)
+    return np.from_dlpack(array.flatten() if pa.types.is_nested(array.type) else array)  # to_numpy would import pandas
 
 
 def _pairs() -> Any:
@@ -180,17 +181,19 @@ def _rows(frame: daft.DataFrame) -> Iterator[tuple[Any, ...]]:
 
 def _all_but_the_first(alike: dict[tuple[int, int], float], facts: list[tuple[str, int, int, str]]) -> dict[int, str]:
     """Which rows go, and why, from similarities of pairs (the smaller row first) and what is known of each row, in order: rank, hash, row and id."""
-    import numpy as np
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    parent = {row: row for _, _, row, _ in facts}
 
-    place = {row: number for number, (_, _, row, _) in enumerate(facts)}
-    ends = np.array([[place[a], place[b]] for a, b in alike], dtype=np.int64).reshape(-1, 2).T
-    groups = connected_components(coo_array((np.ones(len(alike)), ends), shape=(len(facts), len(facts))), directed=False)[1]
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = row = parent[parent[row]]
+        return row
+
+    for a, b in alike:
+        parent[root(a)] = root(b)
     heads: dict[int, tuple[int, str]] = {}
     gone = {}
-    for group, (_, _, row, id) in zip(groups.tolist(), facts, strict=True):
-        head, name = heads.setdefault(group, (row, id))
+    for _, _, row, id in facts:
+        head, name = heads.setdefault(root(row), (row, id))
         if row != head:
             similarity = alike.get((min(row, head), max(row, head)))
             gone[row] = f"like {name}, through others between them" if similarity is None else f"{similarity:.2f} like {name}"

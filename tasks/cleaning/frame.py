@@ -54,27 +54,27 @@ class Row(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def judges(steps: tuple[Step, ...]) -> tuple[Judge, ...]:
-    """What each step does to a record, made once a process."""
-    return tuple(RECORD_STEPS[type(step)](step) for step in steps)
+def judges(steps: tuple[Step, ...]) -> tuple[tuple[str, Judge], ...]:
+    """Each step's name and what it does to a record, made once a process."""
+    return tuple((step.step, RECORD_STEPS[type(step)](step)) for step in steps)
 
 
-def judged(line: str, steps: tuple[Step, ...]) -> Row:
-    """A record after the steps, or at the one that rejects it; `changed` has a bit for each step that changed it."""
+def judged(line: str, steps: Sequence[tuple[str, Judge]]) -> Row:
+    """A record after the steps (name and what it does), or at the one that rejects it; `changed` has a bit for each step that changed it."""
     try:
         example = Example.model_validate_json(line)
     except ValueError as error:
         return Row("", "", "", "", "", "", line, MALFORMED, " ".join(str(error).split())[:300], 0)
     before = texts = Texts(tuple([turn.content for turn in example.history]), example.instruction, example.input, example.output, example.rejected)
     changed, by, reason = 0, "", ""
-    for number, (step, judge) in enumerate(zip(steps, judges(steps), strict=True)):
+    for number, (step, judge) in enumerate(steps):
         edited, reason = judge(texts)
         if edited is not texts:
             changed |= 1 << number
             texts = edited
             reason = reason or emptied(before, texts)
         if reason:
-            by = step.step
+            by = step
             break
     if texts is not before:
         history = tuple(turn.model_copy(update={"content": text}) for turn, text in zip(example.history, texts.history, strict=True))
@@ -233,13 +233,17 @@ class Frame:
         outcomes = self._outcomes()
         for ended in self._ended:
             outcomes = outcomes.concat(ended)
-        folder = store.join(self.scratch, "outcomes")
-        files = outcomes.with_column("part", left(daft.col("id"), digits)).write_parquet(folder, partition_cols=["part"] if digits else None).to_pydict()
-        for part in sorted({path.rsplit("/", 1)[0] for path in files["path"]}):
-            paths = [path for path in files["path"] if path.rsplit("/", 1)[0] == part]
-            yield table(daft.read_parquet(paths).select("id", "split", "record", "step", "reason")).sort_by(
-                [(n, "ascending") for n in ("id", "record", "step", "reason")]
-            )
+        parts = [outcomes]
+        if digits:
+            placed = outcomes.with_column("part", left(daft.col("id"), digits))
+            files = placed.write_parquet(store.join(self.scratch, "outcomes"), partition_cols=["part"]).to_pydict()["path"]
+            of: dict[str, list[str]] = {}
+            for path in sorted(files):
+                of.setdefault(path.rsplit("/", 1)[0], []).append(path)
+            parts = [daft.read_parquet(paths) for paths in of.values()]
+        for part in parts:
+            found = table(part.select("id", "split", "record", "step", "reason"))
+            yield found.sort_by([(name, "ascending") for name in ("id", "record", "step", "reason")])
 
     def close(self) -> None:
         """Delete the scratch folder."""
@@ -260,10 +264,11 @@ def _verdicts(steps: tuple[Step, ...], many: int) -> Any:
     class Verdicts:
         @daft.method.batch(return_dtype=daft.DataType.struct(fields), unnest=True, batch_size=BATCH)
         def of(self, lines: daft.Series) -> pa.Array:
-            rows = [judged(line, steps) for line in lines.to_pylist()]
+            made = judges(steps)
+            rows = [judged(line, made) for line in lines.to_pylist()]
             columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) or [[]] * len(Row._fields)
-            arrays = [pa.array(c, pa.int64() if n == "changed" else pa.large_string()) for n, c in zip(Row._fields, columns, strict=True)]
-            return pa.StructArray.from_arrays(arrays, Row._fields)
+            series = (daft.Series.from_pylist(list(column), name, fields[name]) for name, column in zip(Row._fields, columns, strict=True))
+            return pa.StructArray.from_arrays([one.to_arrow() for one in series], Row._fields)  # pyarrow.array would import pandas
 
     return Verdicts().of
 
@@ -279,6 +284,6 @@ def table(frame: daft.DataFrame) -> pa.Table:
 def named(rows: Sequence[int], reasons: Sequence[str]) -> daft.DataFrame:
     """A frame of `row` and `reason`."""
     import daft
-    import pyarrow as pa
 
-    return daft.from_arrow(pa.table({"row": pa.array(list(rows), pa.uint64()), "reason": pa.array(list(reasons), pa.large_string())}))
+    types = {"row": daft.DataType.uint64(), "reason": daft.DataType.string()}
+    return daft.from_pydict({name: daft.Series.from_pylist(list(some), name, types[name]) for name, some in (("row", rows), ("reason", reasons))})

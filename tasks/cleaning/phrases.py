@@ -76,15 +76,17 @@ def finder(path: str, option: str) -> Find:
     phrases = [phrase for phrase in phrases if phrase]
     if not phrases:
         raise ContractError("the list is empty", where=where, mend="Write a phrase a line, or leave the step out.")
-    longest = frozenset(max(phrase, key=len) for phrase in phrases)
-    sets = [frozenset(phrase) for phrase in phrases]
+    by_longest: dict[str, list[frozenset[str]]] = {}
+    for phrase in phrases:
+        by_longest.setdefault(max(phrase, key=len), []).append(frozenset(phrase))
+    longest = frozenset(by_longest)
     between = r"\W{1,4}"  # a space, an apostrophe, a comma and a space
     forms = sorted((between.join(map(re.escape, phrase)) for phrase in phrases), key=len, reverse=True)
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(forms)})(?!\w)", re.IGNORECASE)
 
     def find(text: str) -> str:
         there = words(text)
-        if longest.isdisjoint(there) or not any(phrase <= there for phrase in sets):
+        if not any(phrase <= there for word in longest & there for phrase in by_longest[word]):
             return ""
         found = pattern.search(text)
         return " ".join(split(found[0])) if found else ""
