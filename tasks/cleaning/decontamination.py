@@ -29,7 +29,7 @@ def overlapping(frame: Frame, options: Decontamination, judged_on: list[Text]) -
     rows = np.from_dlpack(shared["row"].combine_chunks())
     sure = [(row, *one.values()) for row, several in zip(rows.tolist(), shared["sure"].to_pylist(), strict=True) for one in several]
     runs = shared["runs"].combine_chunks()
-    return matcher.settle([Matches(sure, np.repeat(rows, np.from_dlpack(runs.value_lengths())), np.from_dlpack(runs.flatten()).astype(int))])
+    return matcher.settle([Matches(sure, np.repeat(rows, np.asarray(runs.value_lengths().to_pylist(), int)), np.from_dlpack(runs.flatten()).astype(int))])
 
 
 def _matches(matcher: Matcher) -> Any:
