@@ -186,7 +186,11 @@ def door(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
         db.exec_driver_sql(
             "create table peer (id text primary key, key text unique, answer_id text references answers (id), at timestamptz default now(), body jsonb)"
         )
-    environment = {**os.environ, "FLYWHEEL_CONFIG": str(folder / "config.yaml"), "PYTHONPATH": str(REPOSITORY), "FLYWHEEL_SERVING_AUTH": "off"}
+    environment = {
+        **os.environ,
+        "FLYWHEEL_CONFIG": str(folder / "config.yaml"), "PYTHONPATH": str(REPOSITORY), "FLYWHEEL_SERVING_AUTH": "off",
+        "FLYWHEEL_SERVING_RATE_LIMITS": '{"standard": "1000000/minute"}',
+    }  # fmt: skip
     ports = {app: free_port() for app in ("serving.app:app", "benchmarks.feedback:peer")}
 
     def start(app: str, path: str) -> Any:
