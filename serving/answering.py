@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 import uuid
 from collections import OrderedDict
@@ -58,7 +59,7 @@ class Question:
     @property
     def person(self) -> str:
         """Who keeps one version through a rollout: the user, else the session; a stranger is somebody new each time."""
-        return self.session or (self.user if self.user != "anonymous" else uuid.uuid4().hex)
+        return self.session or (self.user if self.user != "anonymous" else f"{random.getrandbits(128):032x}")
 
 
 @dataclass

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
-import uuid
 
 from fastapi.responses import JSONResponse
 from prometheus_client import Counter, Histogram
@@ -77,7 +77,7 @@ class Door:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         began, status, headers = time.monotonic(), 500, Headers(scope=scope)
-        request_id = "".join(c for c in headers.get("x-request-id", "")[:64] if c.isprintable()) or uuid.uuid4().hex
+        request_id = "".join(c for c in headers.get("x-request-id", "")[:64] if c.isprintable()) or f"{random.getrandbits(128):032x}"
         logs.bind(request=request_id, path=scope["path"])
 
         async def watch(message: Message) -> None:

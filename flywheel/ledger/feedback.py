@@ -40,6 +40,12 @@ _INSERT = sa.text("""
     on conflict (idempotency_key) do nothing
     returning idempotency_key
 """)
+_ANSWERED = sa.text("""
+    insert into answers (id, prompt, input, response, model_version, "user")
+    select * from unnest(cast(:id as text[]), cast(:prompt as text[]), cast(:input as text[]), cast(:response as text[]),
+                         cast(:model_version as text[]), cast(:user as text[]))
+    on conflict (id) do nothing
+""")
 older, newer = feedback.alias("older"), feedback.alias("newer")
 
 
@@ -64,9 +70,16 @@ class NewAnswer(NamedTuple):
 
 
 def add_answers(given: Sequence[NewAnswer]) -> None:
-    """Commit answers together."""
-    with transaction() as db:
-        db.execute(answers.insert(), [{name: text.replace("\x00", "\ufffd") for name, text in one._asdict().items()} for one in given])
+    """Commit answers together, in one statement. Raises TransientError when the database is away."""
+    if not given:
+        return
+    columns = {name: [text.replace("\x00", "\ufffd") for text in texts] for name, texts in zip(NewAnswer._fields, zip(*given, strict=True), strict=True)}
+    try:
+        with statements() as db:
+            db.execute(_ANSWERED, columns)
+    except (OperationalError, InterfaceError):  # a connection that ended with its server; what it stored is passed over
+        with transaction() as db:
+            db.execute(_ANSWERED, columns)
 
 
 def add_answer(prompt: str, input: str, response: str, model_version: str, user: str = "anonymous") -> str:
