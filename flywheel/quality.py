@@ -161,7 +161,7 @@ def last_turn() -> Turn | None:
         money=sum(m.cost.money for m in stages.values()),
         currency=next(iter(stages.values())).cost.currency,
         seconds={name: stages[name].cost.wall_seconds for name in turn.STAGES if name in stages},
-        links={"Report": page} if page.startswith("http") else {},
+        links={"Report": page, "Data report": page.replace("/report/report.html", "/dataset/report.html")} if page.startswith("http") else {},
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from flywheel import ledger
 from flywheel.ledger import review
+from flywheel.settings import settings
 from serving.auth import speaker
 from serving.schemas import Strict
 
@@ -28,13 +29,14 @@ class DecisionIn(Strict):
 
 @router.get("/v1/review")
 async def waiting(request: Request, reviewer: Annotated[str, Query(max_length=128)] = "", limit: Annotated[int, Query(ge=1, le=200)] = 20) -> dict[str, Any]:
-    """What waits, the most important first, and the newest decisions. For a reviewer, without what they skipped and what they said themselves."""
+    """What waits, the most important first, the newest decisions, and where Label Studio is, if anywhere. For a reviewer, without what they skipped and what they said themselves."""
 
     who = speaker(request, reviewer)
 
     def read() -> dict[str, Any]:
         with ledger.transaction() as db:
-            return {"object": "list", "data": review.waiting(db, limit, who or None), "decided": review.recent(db, limit)}
+            found = {"data": review.waiting(db, limit, who or None), "decided": review.recent(db, limit)}
+        return {"object": "list", **found, "label_studio": settings().label_studio_url}
 
     return await asyncio.to_thread(read)
 

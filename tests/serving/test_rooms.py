@@ -20,6 +20,7 @@ from serving.auth import Principal
 @pytest.fixture
 def api(database, monkeypatch):
     monkeypatch.setenv("FLYWHEEL_MLFLOW_URL", "http://127.0.0.1:9")  # nobody
+    monkeypatch.setenv("FLYWHEEL_LABEL_STUDIO_URL", "http://127.0.0.1:9")
     settings.cache_clear()
     quality._read.cache_clear()
     app = FastAPI()
@@ -68,7 +69,9 @@ def test_a_decision_is_made_once_and_everyone_sees_who_made_it(api):
     answer = ledger.add_answer("2 + 2?", "", "5", "7")
     with ledger.transaction() as db:
         queue.offer(db, [queue.ReviewItem(answer_id=answer, reason="unsure")])
-    (item,) = api.get("/v1/review", params={"reviewer": "Ada"}).json()["data"]
+    shown = api.get("/v1/review", params={"reviewer": "Ada"}).json()
+    assert shown["label_studio"] == "http://127.0.0.1:9"
+    (item,) = shown["data"]
     assert (item["prompt"], item["reason"]) == ("2 + 2?", "unsure")
     assert api.post(f"/v1/review/{item['id']}", json={"reviewer": "Ada", "decision": "skip"}).json() == {"feedback_id": None}
     assert api.get("/v1/review", params={"reviewer": "Ada"}).json()["data"] == []
@@ -136,12 +139,15 @@ def test_quality_tells_the_last_turn_and_what_was_dropped(api):
         store.join(run, "verdict"), b'{"verdict": "refuse", "paragraph": "It is refused.", "rules": [{"name": "safety", "outcome": "refuse", "text": "worse"}]}'
     )
     finish("gate", ["verdict"])
-    finish("register", page="http://127.0.0.1:9/report.html")
+    finish("register", page="http://127.0.0.1:9/run/report/report.html")
     assert api.get("/v1/quality").json()["turn"] is None  # it has not ended
     quality._read.cache_clear()
     finish("rollout")
     found = api.get("/v1/quality").json()
     turn = found["turn"]
     assert (turn["outcome"], turn["story"], turn["learned"]["new examples learned"], turn["money"]) == ("refuse", "It is refused.", 7, 3.0)
-    assert turn["links"] == {"Report": "http://127.0.0.1:9/report.html"} and turn["rules"][0]["name"] == "safety"
+    assert (
+        turn["links"] == {"Report": "http://127.0.0.1:9/run/report/report.html", "Data report": "http://127.0.0.1:9/run/dataset/report.html"}
+        and turn["rules"][0]["name"] == "safety"
+    )
     assert found["data"][0]["dropped"] == {"ingest": 2, "length": 2, "secrets": 1} and found["data"][0]["sources"] == {"docs": 9}
