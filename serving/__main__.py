@@ -1,7 +1,7 @@
 """Serve:  python -m serving [--host 127.0.0.1] [--port 18000]
 
-On SIGTERM /readyz says no for `drain_seconds` while requests are still taken, so that a load balancer can turn away; then nothing new is
-taken, what runs is finished, and the process leaves. A second signal leaves at once.
+On SIGTERM /readyz says no for `drain_seconds` while requests are still taken, each on a connection that its reply closes, so that a load
+balancer can turn away; then nothing new is taken, what runs is finished, and the process leaves. A second signal leaves at once.
 """
 
 from __future__ import annotations
@@ -20,15 +20,53 @@ from serving.settings import serving
 
 
 class Patient(HttpToolsProtocol):
-    """HTTP whose client must send a request's head within `body_seconds` of connecting, and of the last reply (keep-alive sees to that)."""
+    """HTTP whose client has `body_seconds` for each request's head, and for the rest of a body that was answered before its end.
+
+    uvicorn's own timer runs between requests only: a client that sends a byte now and then would stay for ever.
+    """
+
+    alarm: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Set the alarm."""
+        """A head is due."""
         super().connection_made(transport)
-        self.loop.call_later(serving().body_seconds, self._begun)
+        self._arm()
 
-    def _begun(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+    def on_message_begin(self) -> None:
+        """The rest of the head is due."""
+        super().on_message_begin()
+        self._arm()
+
+    def on_headers_complete(self) -> None:
+        """Here it is; a body has the door's own limit."""
+        self._disarm()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """What is left of a body that nobody waits for is due."""
+        super().on_response_complete()
+        if self.cycle.more_body:
+            self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is due any more."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def _arm(self) -> None:
+        if self.alarm is None:
+            self.alarm = self.loop.call_later(serving().body_seconds, self._late)
+
+    def _disarm(self) -> None:
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
+
+    def _late(self) -> None:
+        self.alarm = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._arm()  # a request before it is still being answered
+        elif not self.transport.is_closing():
             self.transport.close()
 
 
@@ -37,7 +75,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins to drain; the second ends it."""
-        if app.state._state.get("draining"):
+        if getattr(app.state, "draining", False):
             super().handle_exit(sig, frame)
             return
         app.state.draining = True

@@ -86,6 +86,8 @@ class Door:
                 status = message["status"]
                 out = MutableHeaders(scope=message)
                 out["x-request-id"] = request_id
+                if getattr(scope["app"].state, "draining", False):
+                    out["connection"] = "close"  # so that who keeps connections asks somebody else next
                 for name, value in HEADERS.items():
                     out.setdefault(name, value)
             await send(message)
