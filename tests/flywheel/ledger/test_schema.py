@@ -4,8 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
 from flywheel import ledger
+from flywheel.cli import app
 from flywheel.errors import TransientError
 from flywheel.ledger import schema
 from flywheel.records import FeedbackIn
@@ -47,6 +49,18 @@ def test_processes_that_start_at_once_migrate_once(database):
         assert db.exec_driver_sql("select array_agg(number order by number) from migrations").scalar() == sorted(
             int(path.stem) for path in schema.MIGRATIONS.glob("*.sql")
         )
+
+
+def test_flywheel_migrate_brings_an_empty_database_to_the_last_migration_and_says_so(database, monkeypatch):
+    last = max(path.stem for path in schema.MIGRATIONS.glob("*.sql"))
+    for _ in range(2):
+        done = CliRunner().invoke(app, ["migrate"])
+        assert (done.exit_code, done.output.strip()) == (0, f"the ledger is at migration {last}")
+    with sa.create_engine(database).begin() as db:
+        assert f"{db.exec_driver_sql('select max(number) from migrations').scalar():04d}" == last
+    monkeypatch.setenv("FLYWHEEL_DATABASE_URL", "postgresql+psycopg://flywheel@127.0.0.1:1/x")
+    settings.cache_clear()
+    assert CliRunner().invoke(app, ["migrate"]).exit_code == 75
 
 
 def test_a_server_of_the_version_before_goes_on_beside(database):
