@@ -85,6 +85,7 @@ def test_stop_reload_and_a_second_tab_ask_the_model_once(place, page):
         expect(page.get_by_text("stopped")).to_be_visible()
     finally:
         place.running["serving"].send_signal(signal.SIGCONT)
+    ready(page)  # until then the button of the answer before may still stand there, greyed
     page.get_by_role("button", name="Regenerate").click()
     answered(page)
     expect(page.get_by_text("stopped")).to_have_count(0)
