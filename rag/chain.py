@@ -51,7 +51,7 @@ def answering(model: Runnable[Any, Any], retriever: PassageRetriever | None = No
         hits = retriever.hits(question)
         if not grounding.supported(hits, current(retriever.alias).min_similarity):
             return {"answer": grounding.UNKNOWN, "sources": [], "citations": []}
-        turns = grounding.grounded([Message(role="user", content=question)], hits)
-        return citing.cited(generate.invoke([(turn.role, turn.content) for turn in turns]), hits)
+        turns, shown = grounding.grounded([Message(role="user", content=question)], hits), grounding.kept(hits)
+        return citing.cited(generate.invoke([(turn.role, turn.content) for turn in turns]), shown, hits[len(shown) :])
 
     return RunnableLambda(answer)

@@ -83,10 +83,13 @@ def faithful(answer: str, hits: Sequence[Hit]) -> float:
     return sum(word in known for word in said) / len(said) if said else 1.0
 
 
-def cited(answer: str, hits: Sequence[Hit]) -> dict[str, Any]:
-    """An answer as it is given: without false markers, with its sources and its citations. The chain and serving both end with it."""
+def cited(answer: str, hits: Sequence[Hit], left_out: Sequence[Hit] = ()) -> dict[str, Any]:
+    """An answer as it is given: without false markers, with its sources and its citations. The chain and serving both end with it.
+
+    `hits` are what the model was shown, `left_out` what was found beside it and had no room: a source, not `used`.
+    """
     text = without_markers(answer, len(hits))
     citations = cite(text, hits)
     used = {citation.source for citation in citations}
-    listed = [{"number": n, "cited": n in used, **asdict(hit)} for n, hit in enumerate(hits, 1)]
+    listed = [{"number": n, "used": n <= len(hits), "cited": n in used, **asdict(hit)} for n, hit in enumerate((*hits, *left_out), 1)]
     return {"answer": text, "sources": listed, "citations": [asdict(citation) for citation in citations]}

@@ -16,14 +16,24 @@ CHARACTERS = 4000  # of all passages together, by default
 
 def context(passages: Sequence[tuple[str, str]], characters: int = CHARACTERS) -> str:
     """Numbered passages, (title, text) each, without what would steer the model; the last ones are left out when they do not fit."""
-    parts, left = [HEAD], characters
+    return "\n\n".join([HEAD, *_shown(passages, characters)])
+
+
+def kept(hits: Sequence[Hit], characters: int = CHARACTERS) -> list[Hit]:
+    """The hits that `context` shows: the first ones."""
+    return list(hits[: len(_shown([(hit.title, hit.text) for hit in hits], characters))])
+
+
+def _shown(passages: Sequence[tuple[str, str]], characters: int) -> list[str]:
+    parts: list[str] = []
+    left = characters
     for number, (title, text) in enumerate(passages, 1):
         shown = f"[{number}] {neutralise(title)[0]}\n{neutralise(text)[0]}"
-        if len(shown) > left and number > 1:
+        if len(shown) > left and parts:
             break
         parts.append(shown[:left])
         left -= len(shown)
-    return "\n\n".join(parts)
+    return parts
 
 
 def grounded(turns: Sequence[Message], hits: Sequence[Hit], characters: int = CHARACTERS) -> list[Message]:

@@ -147,7 +147,7 @@ async def generate(body: GenerateIn, request: Request) -> GenerateOut:
         tuple(prompt.messages(body.instruction, body.input)), decoding, body.instruction, body.input, auth.speaker(request, body.user), request.state.caller,
         openai_api.session_of(request), cache=openai_api.may_cache(request, body.cache),
     )  # fmt: skip
-    question, cited = await retrieval.grounded(question, body.retrieval)
+    question, cited = await retrieval.grounded(app.state.answerer, question, body.retrieval)
     given = await openai_api.unless_gone(request, app.state.answerer.whole(question))
     text, sources = cited(given.text)
     return GenerateOut(

@@ -86,7 +86,8 @@ async def chat(body: ChatIn, request: Request) -> dict[str, Any] | Response:
     tokens = most_tokens(body.max_completion_tokens or body.max_tokens, "max_tokens")
     as_json = body.response_format is not None and body.response_format.type == "json_object"
     decoding = _decoding(body, tokens, bool(body.logprobs), as_json)
-    question, cited = await retrieval.grounded(question_of(request, body, turns, turns[-1].content, decoding), body.retrieval)
+    question = question_of(request, body, turns, turns[-1].content, decoding)
+    question, cited = await retrieval.grounded(request.app.state.answerer, question, body.retrieval)
 
     def form(said: Piece | Answer, first: bool) -> dict[str, Any]:
         content = {"content": [_logprob(token) for token in said.tokens], "refusal": None} if body.logprobs else None

@@ -14,8 +14,11 @@ from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, ConfigDict, Field
 
 from flywheel import prompt
+from flywheel.errors import ContractError
+from flywheel.records import Message
 from rag import citing, grounding, search
-from serving.answering import Question
+from serving.answering import Answerer, Question
+from serving.engines.base import Model
 
 SECONDS = Histogram(
     "flywheel_retrieval_seconds", "Time to find passages, the question's embedding included", buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
@@ -42,25 +45,41 @@ def as_it_is(text: str) -> tuple[str, dict[str, Any]]:
     return text, {}
 
 
-async def grounded(question: Question, wanted: Retrieval | None) -> tuple[Question, Cited]:
+async def grounded(answerer: Answerer, question: Question, wanted: Retrieval | None) -> tuple[Question, Cited]:
     """A conversation as the model is shown it, and what an answer to it rests on. Where no passage supports an answer, the model is not asked.
 
-    Raises NotFound without an index, TransientError when the database is away.
+    Passages for which the model that will answer has no room are left out, whole, the last ones first. Raises NotFound without an index,
+    ContractError when there is room for none, TransientError when the database is away.
     """
     if wanted is None:
         return question, as_it_is
     assert not isinstance(question.turns, str), "only a conversation can be grounded"
     turns = list(question.turns)
     hits, supported = await asyncio.to_thread(_find, wanted, turns[-1].content, sorted(question.caller.tenants))
-    shown = grounding.grounded(turns, hits) if supported else turns
-    text, context = prompt.parts(shown[-1])
-    hits = hits if supported else []
+    used: list[search.Hit] = []
+    if supported:
+        question = replace(question, version=await answerer.version_for(question))
+        with answerer.pool.use(question.version) as model:
+            used = await asyncio.to_thread(_fitting, model, turns, grounding.kept(hits), question.decoding.max_tokens)
+        turns = grounding.grounded(turns, used)
+    text, context = prompt.parts(turns[-1])
+    left_out = hits[len(used) :] if supported else []
 
     def cited(answer: str) -> tuple[str, dict[str, Any]]:
-        reply = citing.cited(answer, hits)
+        reply = citing.cited(answer, used, left_out)
         return reply.pop("answer"), reply
 
-    return replace(question, turns=tuple(shown), text=text, input=context, settled="" if supported else grounding.UNKNOWN), cited
+    return replace(question, turns=tuple(turns), text=text, input=context, settled="" if supported else grounding.UNKNOWN), cited
+
+
+def _fitting(model: Model, turns: Sequence[Message], hits: list[search.Hit], tokens: int) -> list[search.Hit]:
+    """As many of the hits, from the first, as the model has room for beside an answer of so many tokens."""
+    while hits and model.room(grounding.grounded(turns, hits), tokens) < 0:
+        hits = hits[:-1]
+    if not hits:
+        mend = "Ask for fewer tokens, send less, or index shorter passages (index.characters)."
+        raise ContractError("no passage fits into the model's context beside the question and its answer", where="retrieval", mend=mend)
+    return hits
 
 
 def _find(wanted: Retrieval, question: str, tenants: Sequence[str]) -> tuple[list[search.Hit], bool]:

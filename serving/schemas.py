@@ -58,7 +58,9 @@ class GenerateOut(BaseModel):
     model_version: str
     prompt_tokens: int
     answer_tokens: int
-    sources: list[dict[str, Any]] | None = Field(None, description="With `retrieval`: the passages shown, with document and offsets")
+    sources: list[dict[str, Any]] | None = Field(
+        None, description="With `retrieval`: the passages found, with document and offsets; those shown to the model are `used`"
+    )
     citations: list[dict[str, Any]] | None = Field(None, description="With `retrieval`: which characters of the answer rest on which of a source's document")
 
 

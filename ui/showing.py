@@ -21,10 +21,11 @@ def body_of(text: str) -> str:
 
 def sources(answer: Answer) -> None:
     """What the answer rests on, when documents were searched for it."""
-    if not answer.sources:
+    used = [source for source in answer.sources if source.get("used", True)]
+    if not used:
         return
-    with st.expander(f"{len(answer.sources)} sources", icon=":material/menu_book:"):
-        for number, source in enumerate(answer.sources, 1):
+    with st.expander(f"{len(used)} sources", icon=":material/menu_book:"):
+        for number, source in enumerate(used, 1):
             title, address = str(source.get("title") or source.get("document") or "untitled"), str(source.get("document") or "")
             st.markdown(f"**{number}.** " + (f"[{title}](<{address}>)" if address.startswith(("https://", "http://")) else title))
             if source.get("text"):

@@ -69,6 +69,10 @@ class Model(Protocol):
         """
         ...
 
+    def room(self, turns: Sequence[Message], tokens: int) -> int:
+        """The tokens left of the context beside this conversation and an answer of so many: below 0 they do not fit. 0 where nobody can tell."""
+        ...
+
     def close(self) -> None:
         """Give back what it holds. Called once, when nothing runs on it any more."""
         ...

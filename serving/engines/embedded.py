@@ -122,6 +122,10 @@ class EmbeddedModel:
         finally:
             job.cancelled = True
 
+    def room(self, turns: Sequence[Message], tokens: int) -> int:
+        """See Model."""
+        return self.context - tokens - len(prompt.encode(self.tokenizer, turns, self.style))
+
     def close(self) -> None:
         """See Model."""
         self._inbox.put(None)

@@ -55,15 +55,17 @@ class Upstream:
                     reply = client.post(_url("load_lora_adapter"), json=body)
                     if reply.is_error and "already" not in reply.text:
                         raise _refused(reply.status_code, reply.text)
-                served = client.get(_url("models"))
-                if served.is_error:
-                    raise _refused(served.status_code, served.text)
-                names = [model["id"] for model in served.json()["data"]]
+                reply = client.get(_url("models"))
+                if reply.is_error:
+                    raise _refused(reply.status_code, reply.text)
+                served = {model["id"]: model for model in reply.json()["data"]}
         except (httpx.HTTPError, ValueError, KeyError) as error:
             raise _unreachable(error) from error
-        if name not in names:
-            raise ContractError(f"it does not serve {name}, only {', '.join(names)}", where=serving().upstream_url, mend="Set FLYWHEEL_SERVING_UPSTREAM_MODEL.")
-        return UpstreamModel(wanted, name)
+        if name not in served:
+            raise ContractError(
+                f"it does not serve {name}, only {', '.join(served)}", where=serving().upstream_url, mend="Set FLYWHEEL_SERVING_UPSTREAM_MODEL."
+            )
+        return UpstreamModel(wanted, name, next((model["max_model_len"] for model in served.values() if model.get("max_model_len")), None))
 
 
 class UpstreamModel:
@@ -71,9 +73,10 @@ class UpstreamModel:
 
     can = frozenset({"logprobs", "json", "seed"})
 
-    def __init__(self, wanted: Wanted, name: str) -> None:
+    def __init__(self, wanted: Wanted, name: str, context: int | None) -> None:
         self.version, self.style, self.name, self.adapter = wanted.version, wanted.style, name, wanted.adapter
         self.tokenizer = prompt.load_tokenizer(wanted.base) if serving().upstream_prompt == "tokens" else None
+        self.context = context  # as vLLM tells; None: only it knows
         self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
 
     def _client(self) -> httpx.AsyncClient:
@@ -131,6 +134,12 @@ class UpstreamModel:
             raise TransientError("the upstream ended in the middle of an answer", where=serving().upstream_url, mend="Ask again; look at the upstream.")
         read, count = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", written))
         yield Piece(text.add("", last=True), (), "length" if finish == "length" else "stop", read, count)
+
+    def room(self, turns: Sequence[Message], tokens: int) -> int:
+        """See Model."""
+        if self.context is None or self.tokenizer is None:
+            return 0
+        return self.context - tokens - len(prompt.encode(self.tokenizer, turns, self.style))
 
     def close(self) -> None:
         """See Model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from openai import NotFoundError, OpenAI
+from openai import BadRequestError, NotFoundError, OpenAI
 
 from flywheel import ledger
 from flywheel.settings import settings
@@ -85,3 +85,15 @@ def test_a_stream_ends_with_its_sources(openai):
     asked = {"model": settings().model_name, "messages": [{"role": "user", "content": "How long does the Moon take around the Earth?"}], "max_tokens": 4}
     chunks = list(openai.chat.completions.create(**asked, stream=True, extra_body={"retrieval": {"k": 2}}))
     assert chunks[-1].sources[0]["document"] == "moon.md" and chunks[-1].choices == []
+
+
+def test_passages_for_which_there_is_no_room_are_left_out_whole(openai):
+    build(passages(), Wanted())  # the model's context has 512 tokens, each of them a byte
+    done = ask(openai, "Which flour rests overnight, and where is the Moon?", k=4)
+    used = [s for s in done.sources if s["used"]]
+    assert 0 < len(used) < len(done.sources) and [s["number"] for s in done.sources] == list(range(1, len(done.sources) + 1))
+    assert used == done.sources[: len(used)] and not any(s["cited"] for s in done.sources[len(used) :])
+    shown = ledger_answer(done.id).input
+    assert all((s["text"] in shown) == s["used"] for s in done.sources)
+    with pytest.raises(BadRequestError, match="no passage fits"):
+        ask(openai, "flour " * 60)

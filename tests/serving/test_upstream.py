@@ -22,7 +22,7 @@ def upstream(behaviour, tmp_path):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self.reply(json.dumps({"data": [{"id": name} for name in state["models"]]}).encode())
+            self.reply(json.dumps({"data": [{"id": name, "max_model_len": state.get("context")} for name in state["models"]]}).encode())
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -76,6 +76,14 @@ def test_tokens_go_out_pieces_come_in_and_an_adapter_is_loaded_by_name(upstream,
     assert asyncio.run(said(model, stop=("STOP",)))[0] == "Hello"
     model.close()
     assert log[-1][0] == "/v1/unload_lora_adapter"
+
+
+def test_the_room_that_is_left_is_as_the_server_says(upstream, tiny_home, tiny_model):
+    _, state = upstream
+    assert Upstream().load(Wanted("base", tiny_model, None, "auto")).room(ASK, 10_000) == 0  # it does not say: nobody can tell
+    state["context"] = 64
+    model = Upstream().load(Wanted("3", tiny_model, tiny_model, "auto"))
+    assert model.room(ASK, 10) == model.room(ASK, 11) + 1 > 0 > model.room(ASK, 64)
 
 
 def test_a_server_without_ids_gets_messages(upstream, behaviour, tiny_home, tiny_model):
