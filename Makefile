@@ -116,12 +116,16 @@ INFRA_TESTS := tests/infra/test_workflows.py tests/infra/test_terraform.py
 
 .PHONY: test
 test: install .venv/label/.installed ## Every test that needs no Docker, cluster or GPU
-	$(ML) -m pytest tests --ignore tests/dags $(addprefix --ignore ,$(INFRA_TESTS))
+	$(ML) -m pytest tests --ignore tests/dags --ignore tests/cluster $(addprefix --ignore ,$(INFRA_TESTS))
 	$(AIRFLOW) -m pytest tests/dags
 
 .PHONY: test-slow
 test-slow: install ## Planted bad challengers, backfilled nights, kills, chaos under Airflow, adapter swaps, every page in a browser: hours
 	$(ML) -m pytest -s -m slow tests/tasks tests/e2e tests/serving tests/ui
+
+.PHONY: test-cluster
+test-cluster: install ## Pods and chart on a real cluster [KUBECONFIG=file, or K8S_CLUSTER=program; ONLY=files]
+	$(ML) -m pytest -s $(or $(ONLY),tests/cluster)
 
 .PHONY: test-infra
 test-infra: .venv/infra/.installed ## Checks of infra/ and .github/ [ONLY=files]

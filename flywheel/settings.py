@@ -5,6 +5,7 @@ What a turn *does* is in `flywheel.config`; this is only where it does it. `.env
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +27,7 @@ class Settings(BaseSettings):
     store: str = Field("", description="Object store: a folder or s3://bucket/prefix. Default: <home>/store")
     config: str = Field("", description="The turn's YAML. Default: <home>/config.yaml when it exists, else config/flywheel.yaml")
     launcher: Literal["local", "kubernetes"] = Field("local", description="Who runs the stages")
+    pods: str = Field("", description="Node pools, images and pods of the stages on a cluster. Default: config/pods.yaml")
     stage_python: str = Field("", description="Interpreter of the stages' environment, for the local launcher. Default: .venv/ml/bin/python")
     model_name: str = Field("flywheel", description="Registered model in MLflow")
 
@@ -69,6 +71,7 @@ class Settings(BaseSettings):
         first = self.home / "first_night"
         self.first_night = self.first_night or (first.read_text().strip() if first.exists() else "2026-01-01")
         own = self.home / "config.yaml"
+        self.pods = self.pods or str(REPOSITORY / "config" / "pods.yaml")
         self.config = self.config or str(own if own.exists() else REPOSITORY / "config" / "flywheel.yaml")
         secret = self.home / "secrets" / "label-studio"
         if not self.label_studio_url and secret.exists():
@@ -82,7 +85,15 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The process's settings, read once. Tests call `settings.cache_clear()` after changing the environment."""
+    """The process's settings, read once. Tests call `settings.cache_clear()` after changing the environment.
+
+    A pod's secrets are files, which nobody reads who may only look at pods: each file of FLYWHEEL_SECRETS_DIR counts as the variable
+    of its name, unless that is set.
+    """
+    folder = os.environ.get("FLYWHEEL_SECRETS_DIR")
+    for file in Path(folder).iterdir() if folder else ():
+        if file.is_file() and not file.name.startswith("."):
+            os.environ.setdefault(file.name, file.read_text().strip())
     return Settings()
 
 

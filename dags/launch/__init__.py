@@ -1,6 +1,6 @@
 """How a stage is started: `stage("train")` gives a task of whichever launcher FLYWHEEL_LAUNCHER names.
 
-The DAG files do not know which: `local` is a subprocess of the stages' environment, `kubernetes` a pod.
+The DAG files do not know which: `local` is a subprocess of the stages' environment, `kubernetes` a pod, or several.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ def stage(name: str, **options: Any) -> BaseOperator:
     """The task that runs `python -m tasks.<name>`; its id is the stage's name."""
     if settings().launcher == "kubernetes":
         from dags.launch.kubernetes import KubernetesStage  # importing it takes seconds: only where it is used
+        from dags.launch.pods import pods
 
+        if pods().stages[name].nodes > 1:
+            from dags.launch.nodes import NodesStage
+
+            return NodesStage(stage=name, task_id=name, **options)
         return KubernetesStage(stage=name, task_id=name, **options)
     from dags.launch.local import LocalStage
 

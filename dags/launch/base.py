@@ -63,3 +63,10 @@ def failed(stage: str, exit_code: int) -> AirflowException:
             f"{stage} ended with {exit_code}: {NEVER_RETRIED[exit_code]}; a retry would not help. The last line above says how to mend it."
         )
     return AirflowException(f"{stage} ended with {exit_code}; it is retried, and goes on from its last checkpoint if it keeps one.")
+
+
+def pod_failed(stage: str, exit_code: int | None, told: str) -> AirflowException:
+    """The same for a pod, of which more may be known than its exit code, or only that."""
+    if told:
+        return AirflowException(f"{stage}: {told}")
+    return failed(stage, exit_code) if exit_code else AirflowException(f"{stage}: its pod did not end well; the events above are all that is known of it.")
