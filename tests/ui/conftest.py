@@ -103,6 +103,7 @@ def browser():
 def page(place, browser):
     """A fresh browser window."""
     context = browser.new_context()
+    context.set_default_timeout(screens.PATIENCE)
     yield context.new_page()
     context.close()
 
