@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -19,9 +19,9 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
-from flywheel import assessments, features, logs, prompt
-from flywheel.errors import FlywheelError, TransientError, from_os_error
-from serving import auth, embeddings, feedback, mine, openai_api, outcomes, policy, quality, retrieval, review, tracing, webhook
+from flywheel import logs, prompt
+from flywheel.errors import FlywheelError, TransientError
+from serving import auth, embeddings, feedback, mine, openai_api, outcomes, policy, quality, retrieval, review, tracing, webhook, worker
 from serving.answering import Answerer, Question
 from serving.door import Door, failure, response_to
 from serving.engines import create
@@ -33,29 +33,11 @@ from serving.schemas import Failure, GenerateIn, GenerateOut
 from serving.settings import serving
 
 log = logging.getLogger("flywheel.serving")
-SEAL_SECONDS = 5.0
-LOG_SECONDS = 2.0  # between steps of 100 records: the door comes first
-
-
-async def every(seconds: float, step: Callable[[], Any]) -> None:
-    """Call a blocking step in a thread, again and again; a step that fails is told once and tried again."""
-    complaint = ""
-    while True:
-        try:
-            await asyncio.to_thread(step)
-            complaint = ""
-        except Exception as error:  # it must live through whatever the database, the store or MLflow does
-            known = from_os_error(error) if isinstance(error, OSError) else error
-            sentence = known.sentence if isinstance(known, FlywheelError) else f"{type(error).__name__}: {error}"
-            if sentence != complaint:
-                complaint = sentence
-                log.error("%s", complaint)
-        await asyncio.sleep(seconds)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start the engine, the reconciler, and what feedback is owed: sealing it, and telling MLflow."""
+    """Start the engine, the reconciler, and what feedback is owed, where no worker does it."""
     logs.setup("%(asctime)s %(message)s")
     tracing.setup()
     auth.keys()  # a file that cannot be read stops the service here
@@ -63,11 +45,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.limits, app.state.draining = Limits(), False
     app.state.answerer = Answerer(pool, app.state.limits)
     reconciler = Reconciler(pool, create())
-    steps = (
-        (SECONDS, reconciler.step), (SEAL_SECONDS, feedback.housekeeping), (LOG_SECONDS, assessments.log_pending), (outcomes.SECONDS, outcomes.flush),
-        (LOG_SECONDS, features.Pusher().step),
-    )  # fmt: skip
-    tasks = [asyncio.create_task(every(seconds, step)) for seconds, step in steps]
+    steps = ((SECONDS, reconciler.step), (outcomes.SECONDS, outcomes.flush), *(worker.steps() if serving().feedback_steps else ()))
+    tasks = [asyncio.create_task(worker.every(seconds, step)) for seconds, step in steps]
     yield
     for task in tasks:
         task.cancel()

@@ -31,6 +31,7 @@ class Serving(BaseSettings):
     max_body_bytes: int = Field(2_000_000, ge=1024, description="Largest request")
     max_answer_tokens: int = Field(1024, ge=1, description="Most tokens of one answer")
     drain_seconds: float = Field(5, ge=0, description="After SIGTERM: so long requests are still taken while /readyz says no")
+    feedback_steps: bool = Field(True, description="Seal feedback and tell MLflow beside the answers; false where serving.worker does it for all replicas")
     cache_answers: int = Field(1000, ge=0, description="Greedy answers kept for the same question to the same version; 0: none")
 
     auth: Literal["required", "off"] = Field("required", description="off: anybody may do everything; only for a service bound to this machine")
