@@ -82,8 +82,8 @@ def run(ctx: stage.Context) -> None:
     place = store.join(ctx.stage_uri, "checkpoints", ctx.cache_key[:12])
     job = loop.Job(conf, seed, model.base, folder, adapter, chosen, place, here.device(conf), here.precision(conf))
     before = spend.this_week()
-    if conf.processes > 1:
-        outcome = launch.together(job, ctx, source(ctx), ctx.path("adapter"))
+    if conf.processes * here.nodes > 1:
+        outcome = launch.together(job, ctx, source(ctx), ctx.path("adapter"), here.nodes)
     else:
         outcome = loop.fit(job, ctx, lambda: before.plus(stage.cost(ctx)), ctx.path("adapter"))
     record = {

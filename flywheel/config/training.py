@@ -39,7 +39,7 @@ class Train(Section):
 
     # On what
     backend: Backend = Field("single", description="single, or how `processes` share the work: ddp, DeepSpeed ZeRO, FSDP2; docs/training.md has the table")
-    processes: int = Field(1, ge=1, description="On this machine, one a GPU; `single` has one")
+    processes: int = Field(1, ge=1, description="On each node, one a GPU; `single` has one")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "bfloat16", "float32"] = Field("auto", description="auto: bfloat16, but float32 on a GPU without it")
     batching: Literal["groups", "packed"] = Field("groups", description="groups: examples of like length, padded; packed: end to end, with true boundaries")

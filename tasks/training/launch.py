@@ -1,7 +1,10 @@
-"""Several processes on this machine, through torchrun: each runs the same loop on its share.
+"""Several processes, on this machine or on several nodes, through torchrun: each runs the same loop on its share.
 
 The stage starts them and waits; SIGTERM reaches them through it, and they die when it does. What they say and how they fail comes
 back as files of the attempt.
+
+On several nodes each runs the stage: FLYWHEEL_NODES of them, the JOB_COMPLETION_INDEX-th of which this one is, that meet at
+FLYWHEEL_FIRST_NODE (host:port). Only the first has something to show; the others end with 0 and write no manifest.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flywheel import config, errors, logs, spend, stage
-from flywheel.errors import FlywheelError, Preempted, TransientError
+from flywheel.errors import ContractError, FlywheelError, Preempted, TransientError
 from flywheel.settings import REPOSITORY
 from tasks.training import backends, loop, rows
 
@@ -28,8 +31,23 @@ def _die_with_parent(with_signal: signal.Signals) -> Callable[[], None]:
     return lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, with_signal)
 
 
-def together(job: loop.Job, ctx: stage.Context, source: Path, adapter: Path) -> loop.Outcome:
-    """Train in `train.processes` processes: like `loop.fit`, and raises what it raises in them."""
+def meeting(nodes: int) -> list[str]:
+    """torchrun's arguments for how the processes find each other."""
+    if nodes == 1:
+        return ["--standalone"]
+    host, _, port = os.environ.get("FLYWHEEL_FIRST_NODE", "").rpartition(":")
+    if not host:
+        raise ContractError(f"{nodes} nodes train together, and nobody says where", where="FLYWHEEL_FIRST_NODE", mend="Set it to the first node's host:port.")
+    return ["--nnodes", str(nodes), "--node-rank", str(node()), "--master-addr", host, "--master-port", port]
+
+
+def node() -> int:
+    """Which of the nodes this is, from 0."""
+    return int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
+
+
+def together(job: loop.Job, ctx: stage.Context, source: Path, adapter: Path, nodes: int) -> loop.Outcome:
+    """Train in `train.processes` processes on each node: like `loop.fit`, and raises what it raises in them. Ends the program on all nodes but the first."""
     folder = adapter.parent
     order = {row.id: i for i, row in enumerate(rows.read(source, job.conf.objective))}
     what = {
@@ -38,7 +56,7 @@ def together(job: loop.Job, ctx: stage.Context, source: Path, adapter: Path) -> 
         "checkpoints": job.checkpoints, "device": job.device, "precision": job.precision, "adapter": str(adapter),
     }  # fmt: skip
     (folder / "job.json").write_text(json.dumps(what))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(job.conf.processes), "-m", __name__]
+    command = [sys.executable, "-m", "torch.distributed.run", *meeting(nodes), "--nproc-per-node", str(job.conf.processes), "-m", __name__]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     if job.device == "cpu":
         environment["DS_ACCELERATOR"] = "cpu"
@@ -59,6 +77,9 @@ def together(job: loop.Job, ctx: stage.Context, source: Path, adapter: Path) -> 
         raise Preempted("stopped by SIGTERM", where="train", mend="A retry goes on from the last checkpoint.")
     if children.returncode:
         raise TransientError(f"a process of the training died ({children.returncode})", where="train", mend="A retry goes on from the last checkpoint.")
+    if node():
+        ctx.say(f"node {node()} has done its share")
+        raise SystemExit(0)
     result = json.loads((folder / "result.json").read_text())
     (folder / "result.json").unlink()
     return loop.Outcome(**result)

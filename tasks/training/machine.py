@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass
 
 from flywheel.config import Train
@@ -21,6 +22,7 @@ class Machine:
     gpu_bf16: bool = False
     deepspeed: bool = True
     bitsandbytes: bool = True
+    nodes: int = 1  # machines like this one that train together, `train.processes` on each
 
     @classmethod
     def here(cls) -> Machine:
@@ -28,7 +30,8 @@ class Machine:
         import torch
 
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        return cls(gpus, bool(gpus) and torch.cuda.is_bf16_supported(), *(importlib.util.find_spec(name) is not None for name in ("deepspeed", "bitsandbytes")))
+        libraries = (importlib.util.find_spec(name) is not None for name in ("deepspeed", "bitsandbytes"))
+        return cls(gpus, bool(gpus) and torch.cuda.is_bf16_supported(), *libraries, nodes=int(os.environ.get("FLYWHEEL_NODES", "1")))
 
     def device(self, conf: Train) -> str:
         """cpu or cuda."""
@@ -49,7 +52,13 @@ class Machine:
                 f"single is one process, and train.processes is {conf.processes}",
                 "Set it to ddp, zero2, zero3 or fsdp2, or train.processes to 1.",
             )
-        if conf.backend != "single" and conf.processes == 1:
+        if conf.backend == "single" and self.nodes > 1:
+            return (
+                "backend",
+                f"single is one process, and {self.nodes} nodes train together",
+                "Set it to ddp, zero2, zero3 or fsdp2, or stages.train.nodes to 1.",
+            )
+        if conf.backend != "single" and conf.processes * self.nodes == 1:
             return "processes", f"{conf.backend} shares the work among processes, and there is one", "Set it to the number of GPUs, or train.backend to single."
         if gpu and conf.processes > self.gpus:
             return "processes", f"{conf.processes} processes need a GPU each, and {self.gpus} are there", "Lower it."

@@ -5,6 +5,8 @@ make test-cluster ONLY=tests/cluster/test_pods.py        (images data and train 
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import re
 import signal
@@ -233,3 +235,44 @@ def test_airflow_may_do_what_its_role_says_and_nothing_else(wheel, tmp_path):
         own = wheel.cluster.as_account(account, wheel.namespace, tmp_path / account)
         for kind in ("pods", "secrets", "configmaps", "jobs", "events"):
             assert "forbidden" in own.kubectl("get", kind, "-n", wheel.namespace, check=False).lower()
+
+
+def losses(run: str) -> list[float]:
+    found = manifest.read_for(manifest.run_dir(DAG, run, settings().store), "train").outputs["losses"]
+    return [json.loads(line)["loss"] for line in store.read_bytes(found.location).splitlines()]
+
+
+def test_two_nodes_train_together(wheel):
+    """With the losses of one. Where Kubernetes is too old for Indexed Jobs and has no DNS, the test makes the pods that the Job would be."""
+    run = wheel.start("seed=11", "train.precision=float32")
+    assert wheel.follow(run) == "success"
+    alone = losses(run)
+    if wheel.cluster.version >= (1, 24):
+        with wheel.pods_file(train={"nodes": 2}):
+            again = wheel.start("seed=11", "train.precision=float32", "train.backend=ddp")
+            assert wheel.follow(again) == "success" and len(trainings(wheel, again)) == 2
+        assert losses(again) == pytest.approx(alone, abs=1e-3)
+        return
+    (one,) = trainings(wheel, run)
+    first = {"name": "flywheel-nodes-0", "service": "flywheel-train"}
+    host = f"{first['name']}.{first['service']}"
+    address = "127.0.0.1"  # to the first pod itself
+    for index in (0, 1):
+        spec = {key: value for key, value in one.last["spec"].items() if key not in ("nodeName", "priority", "affinity")}
+        container = copy.deepcopy(spec["containers"][0])
+        container["args"] += ["--set", "train.backend=ddp"]
+        told = {"FLYWHEEL_NODES": "2", "FLYWHEEL_FIRST_NODE": f"{host}:29500", "JOB_COMPLETION_INDEX": str(index)}
+        container["env"] += [{"name": name, "value": value} for name, value in told.items()]
+        name = f"flywheel-nodes-{index}"
+        spec |= {"containers": [container], "hostname": name, "subdomain": first["service"], "hostAliases": [{"ip": address, "hostnames": [host]}]}
+        wheel.cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": wheel.namespace}, "spec": spec})
+        until(lambda name=name: bool(wheel.cluster.get("pod", name, namespace=wheel.namespace)[0]["status"].get("podIP")), 60, "the pod's address")
+        address = wheel.cluster.get("pod", name, namespace=wheel.namespace)[0]["status"]["podIP"]
+    try:
+        until(lambda: all(wheel.watch.pods[f"flywheel-nodes-{i}"].ended for i in (0, 1)), 300, "both pods end")
+        said = [wheel.cluster.kubectl("logs", f"flywheel-nodes-{i}", "-n", wheel.namespace) for i in (0, 1)]
+    finally:
+        wheel.cluster.kubectl("delete", "pod", "flywheel-nodes-0", "flywheel-nodes-1", "-n", wheel.namespace, "--ignore-not-found")
+    assert [wheel.watch.pods[f"flywheel-nodes-{i}"].ended["exitCode"] for i in (0, 1)] == [0, 0], said
+    assert "node 1 has done its share" in said[1]
+    assert losses(run) == pytest.approx(alone, abs=1e-3)

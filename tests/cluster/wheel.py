@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import sqlalchemy as sa
@@ -111,11 +112,11 @@ class Wheel:
 
     def mark_failed(self, run: str, task: str) -> None:
         """As a person does in Airflow's page."""
-        self.api._call("PATCH", f"/dags/{DAG}/dagRuns/{httpx.URL(run)}/taskInstances/{task}", json={"new_state": "failed"})
+        self.api._call("PATCH", f"/dags/{DAG}/dagRuns/{quote(run)}/taskInstances/{task}", json={"new_state": "failed"})
 
     def end(self, run: str) -> None:
         """Mark a run failed, whatever it does; its pods go."""
-        self.api._call("PATCH", f"/dags/{DAG}/dagRuns/{httpx.URL(run)}", json={"state": "failed"})
+        self.api._call("PATCH", f"/dags/{DAG}/dagRuns/{quote(run)}", json={"state": "failed"})
         self.empty()
 
     def empty(self, seconds: float = 150) -> None:

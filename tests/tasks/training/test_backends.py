@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,10 +32,10 @@ def turn(home, tiny_model):
     (home / "r.jsonl").write_text("\n".join(json.dumps({"instruction": f"What is {i}?", "output": f"It is {i}."}) for i in range(80)))
     (home / "c.yaml").write_text(CONFIG.format(base=tiny_model, home=home))
 
-    def start(name, *changes, run="a"):
+    def start(name, *changes, run="a", **variables):
         command = [sys.executable, "-m", f"tasks.{name}", "--config", f"{home}/c.yaml", "--run-dir", f"{home}/store/runs/t/{run}"]
         command += [part for change in changes for part in ("--set", change)]
-        environment = {**os.environ, "FLYWHEEL_HOME": str(home)}
+        environment = {**os.environ, "FLYWHEEL_HOME": str(home), **variables}
         return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     for module in (ingest, clean, tokenize):
@@ -42,8 +43,8 @@ def turn(home, tiny_model):
     return start
 
 
-def trained(turn, home, *changes):
-    process = turn("train", *changes)
+def trained(turn, home, *changes, **variables):
+    process = turn("train", *changes, **variables)
     output = process.communicate()[0]
     assert process.returncode == 0, output
     found = manifest.read(f"{home}/store/runs/t/a/train/manifest.json")
@@ -79,6 +80,24 @@ def test_two_processes_are_stopped_and_go_on(turn, home, backend):
     assert "going on from the checkpoint at step" in said
     alone, _ = trained(turn, home, "train.epochs=20")
     assert again == pytest.approx(alone, abs=5e-3)
+
+
+def test_two_nodes_give_the_losses_of_one_and_only_the_first_writes(turn, home):
+    alone, _ = trained(turn, home)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    at = {"FLYWHEEL_NODES": "2", "FLYWHEEL_FIRST_NODE": f"127.0.0.1:{port}"}
+    second = turn("train", "train.backend=ddp", **at, JOB_COMPLETION_INDEX="1")
+    together, _ = trained(turn, home, "train.backend=ddp", **at, JOB_COMPLETION_INDEX="0")
+    said = second.communicate()[0]
+    assert second.returncode == 0 and "node 1 has done its share" in said and "manifest" not in said, said
+    assert together == pytest.approx(alone, abs=1e-3)
+
+
+def test_nodes_that_are_not_told_where_to_meet_say_so(turn):
+    process = turn("train", "train.backend=ddp", FLYWHEEL_NODES="2")
+    assert "FLYWHEEL_FIRST_NODE" in process.communicate()[0] and process.returncode == 2
 
 
 def test_deepspeed_s_config_follows_ours():
