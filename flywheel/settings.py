@@ -87,12 +87,12 @@ class Settings(BaseSettings):
 def settings() -> Settings:
     """The process's settings, read once. Tests call `settings.cache_clear()` after changing the environment.
 
-    A pod's secrets are files, which nobody reads who may only look at pods: each file of FLYWHEEL_SECRETS_DIR counts as the variable
-    of its name, unless that is set.
+    A pod's secrets are files, which nobody reads who may only look at pods: each file of FLYWHEEL_SECRETS_DIR with a variable's name
+    (capitals) counts as that variable, unless it is set.
     """
     folder = os.environ.get("FLYWHEEL_SECRETS_DIR")
     for file in Path(folder).iterdir() if folder else ():
-        if file.is_file() and not file.name.startswith("."):
+        if file.name.isidentifier() and file.name.isupper() and file.is_file():
             os.environ.setdefault(file.name, file.read_text().strip())
     return Settings()
 

@@ -44,7 +44,7 @@ class StagePod(Strict):
     image: str = Field(description="One of `images`")
     pool: str
     service_account: str
-    secret: str = Field("", description="A Secret whose keys are files for the stage: what it would otherwise take from variables of these names")
+    secret: str = Field("", description="A Secret whose keys are files for the stage, and count as variables where they have a variable's name")
     nodes: int = Field(1, ge=1, description="More than one: an Indexed Job of so many pods, for train.backend ddp, zero2, zero3 or fsdp2")
     deferrable: bool = Field(False, description="Wait in the triggerer and hold no worker: for hours of work; it costs a few seconds at the end")
     schedule_seconds: int = Field(600, ge=1, description="How long a node is waited for; the autoscaler needs minutes")

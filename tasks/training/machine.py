@@ -30,8 +30,9 @@ class Machine:
         import torch
 
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        libraries = (importlib.util.find_spec(name) is not None for name in ("deepspeed", "bitsandbytes"))
-        return cls(gpus, bool(gpus) and torch.cuda.is_bf16_supported(), *libraries, nodes=int(os.environ.get("FLYWHEEL_NODES", "1")))
+        deepspeed, bitsandbytes = (importlib.util.find_spec(name) is not None for name in ("deepspeed", "bitsandbytes"))
+        nodes = int(os.environ.get("FLYWHEEL_NODES", "1"))
+        return cls(gpus, bool(gpus) and torch.cuda.is_bf16_supported(), deepspeed, bitsandbytes, nodes)
 
     def device(self, conf: Train) -> str:
         """cpu or cuda."""
