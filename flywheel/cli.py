@@ -4,62 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable
-from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from flywheel import store
-from flywheel.errors import ContractError, DataError, FlywheelError, from_os_error
+from flywheel import cli_care, store
+from flywheel.command import AS_JSON, app, command, console, data_command, review_command
+from flywheel.errors import ContractError, DataError, FlywheelError
 from flywheel.settings import settings
 
-app = typer.Typer(
-    name="flywheel",
-    help="Keep a fine-tuned model improving from its users' feedback.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-console = Console(highlight=False)
-
-
-data = typer.Typer(help="Data set versions: what is learned from.", no_args_is_help=True)
-app.add_typer(data, name="data")
-review = typer.Typer(help="What people are asked: Label Studio and Prodigy.", no_args_is_help=True)
-app.add_typer(review, name="review")
-AS_JSON = Annotated[bool, typer.Option("--json", help="for programs")]
-
-
-def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
-    """A command that ends in one sentence and the contract's exit code when it fails."""
-
-    @group.command(name=function.__name__.removeprefix("data_").removeprefix("review_").replace("_", "-"))
-    @wraps(function)
-    def run(*arguments: Any, **options: Any) -> None:
-        try:
-            function(*arguments, **options)
-        except FlywheelError as error:
-            fail(error)
-        except OSError as error:
-            fail(from_os_error(error))
-
-    return run
-
-
-data_command = partial(command, group=data)
-review_command = partial(command, group=review)
-
-
-def fail(error: FlywheelError) -> None:
-    """One sentence on stderr, and out."""
-    print(f"flywheel: {error.sentence}", file=sys.stderr)
-    raise typer.Exit(error.exit_code)
+__all__ = ["app", "cli_care"]
 
 
 @command
@@ -222,13 +179,18 @@ def forget(
     user: Annotated[str, typer.Option(help="everything a person asked, and all that was said about it")] = "",
     feedback: Annotated[str, typer.Option(help="one record, by its id or key")] = "",
     expired: Annotated[bool, typer.Option(help="every record that was kept as long as it may be")] = False,
+    again: Annotated[bool, typer.Option(help="what the proofs in the store name and a restored backup brought back")] = False,
     reason: Annotated[str, typer.Option(help="goes into the audit log and the proof")] = "asked for",
 ) -> None:
     """Forget a person or a record: out of every later data set; what came before is listed, and a proof is written."""
     from flywheel import forgetting
 
-    if sum(map(bool, (user, feedback, expired))) != 1:
-        raise ContractError("name what is to be forgotten", where="forget", mend="Pass one of --user, --feedback and --expired.")
+    if sum(map(bool, (user, feedback, expired, again))) != 1:
+        raise ContractError("name what is to be forgotten", where="forget", mend="Pass one of --user, --feedback, --expired and --again.")
+    if again:
+        done = forgetting.again(os.environ.get("USER", "operator"))
+        console.print(f"{len(done)} forgettings were done again{': proofs ' + ', '.join(done) if done else ''}", soft_wrap=True)
+        return
     proof = forgetting.forget(os.environ.get("USER", "operator"), reason, user=user, record=feedback, expired=expired)
     where = store.join(settings().store, forgetting.PROOFS, f"{proof['id']}.json")
     for key in ("records", "answers", "segments", "batches", "datasets", "versions", "runs_with_copies", "pending"):
@@ -236,16 +198,6 @@ def forget(
         names = [entry["id"] for entry in value] if key == "records" else value
         console.print(f"{key:17} {len(names)}: {', '.join(names)}" if isinstance(names, list) else f"{key:17} {names}", markup=False, soft_wrap=True)
     console.print(f"proof: {where}", soft_wrap=True)
-
-
-@command
-def migrate() -> None:
-    """Bring the ledger's tables to what this version of the code wants: before it is installed, so that no server waits for it."""
-    from flywheel.ledger import schema
-
-    with schema.transaction() as db:  # the first one of a process migrates
-        number = db.exec_driver_sql("select max(number) from migrations").scalar()
-    console.print(f"the ledger is at migration {number:04d}")
 
 
 @command

@@ -11,7 +11,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,8 +27,8 @@ PROOFS = "feedback/forgotten"
 PATIENCE = 60.0  # seconds that MLflow gets
 
 
-def forget(actor: str, reason: str, *, user: str = "", record: str = "", expired: bool = False) -> dict[str, Any]:
-    """Forget everything of a person (what they asked, and all that was said about it), one record, or what was kept long enough.
+def forget(actor: str, reason: str, *, user: str = "", record: str = "", expired: bool = False, until: datetime | None = None) -> dict[str, Any]:
+    """Forget everything of a person (what they asked, and all that was said about it; `until` a moment), one record, or what was kept long enough.
 
     Returns the proof, which is also at `<store>/feedback/forgotten/<id>.json`; its `pending` says what MLflow has still to be told.
     Raises NotFound when there is nothing of that name, TransientError when the store is away: call it again then.
@@ -39,8 +39,10 @@ def forget(actor: str, reason: str, *, user: str = "", record: str = "", expired
         asked: list[str] = []
         if user:
             subject = {"person": store.sha256_text(user)}
-            asked = list(db.execute(sa.select(answers.c.id).where(answers.c.user == user)).scalars())
-            which: sa.ColumnElement[bool] = sa.or_(feedback.c.user == user, feedback.c.answer_id.in_(asked))
+            latest = until or now + timedelta(days=1)  # the database has a clock of its own
+            asked = list(db.execute(sa.select(answers.c.id).where(answers.c.user == user, answers.c.at <= latest)).scalars())
+            said: sa.ColumnElement[bool] = sa.and_(feedback.c.user == user, feedback.c.at <= latest)
+            which: sa.ColumnElement[bool] = sa.or_(said, feedback.c.answer_id.in_(asked))
         elif record:
             subject, which = {"record": record}, sa.or_(feedback.c.id == record, feedback.c.idempotency_key == record)
         else:
@@ -51,7 +53,7 @@ def forget(actor: str, reason: str, *, user: str = "", record: str = "", expired
         reviewed = db.execute(decisions.update().where(decisions.c.reviewer == user).values(reviewer=store.sha256_text(user))).rowcount
         if rows or asked or expired or reviewed:
             proof: dict[str, Any] = {"id": uuid.uuid4().hex, "at": now.isoformat(), "actor": actor, "reason": reason, "subject": subject, "answers": len(asked)}
-            proof |= _consequences(db, rows)
+            proof |= {"until": (until or now).isoformat(), **_consequences(db, rows)}
             _erase(db, rows, asked, reason)
             ledger.record_event(actor, "forget", within=db, **{key: value for key, value in proof.items() if key != "actor"})
         else:
@@ -62,6 +64,33 @@ def forget(actor: str, reason: str, *, user: str = "", record: str = "", expired
     proof |= {"pending": _tell_mlflow(ids), "checked": _check(proof, set(ids))}
     store.write_bytes(store.join(settings().store, PROOFS, f"{proof['id']}.json"), json.dumps(proof, indent=1).encode())
     return proof
+
+
+def again(actor: str) -> list[str]:
+    """Forget once more what a proof in the store says was forgotten and the ledger has all the same, since a backup brought it back.
+
+    Returns the ids of the new proofs. What a person said after they were forgotten stays.
+    """
+    done = []
+    folder = store.join(settings().store, PROOFS)
+    for name in store.list_names(folder):
+        proof = json.loads(store.read_bytes(store.join(folder, name)))
+        subject, moment = proof["subject"], datetime.fromisoformat(proof.get("until") or proof["at"])
+        with transaction() as db:
+            if "record" in subject:
+                which = sa.or_(feedback.c.id == subject["record"], feedback.c.idempotency_key == subject["record"])
+                back = db.execute(sa.select(feedback.c.id).where(which, feedback.c.sha256.is_(None))).scalars().all()
+                found = [{"record": record} for record in back]
+            else:
+                named = [
+                    sa.select(answers.c.user).where(answers.c.at <= moment, answers.c.user != ""),
+                    sa.select(feedback.c.user).where(feedback.c.at <= moment, feedback.c.sha256.is_(None), feedback.c.user.is_not(None)),
+                ]
+                people = db.execute(sa.union(*named)).scalars() if "person" in subject else []
+                found = [{"user": user} for user in people if store.sha256_text(user) == subject["person"]]
+        for one in found:
+            done.append(str(forget(actor, f"again, as in proof {proof['id']}", **one, until=moment)["id"]))
+    return done
 
 
 def _hash(body: dict[str, Any]) -> str:

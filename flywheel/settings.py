@@ -33,6 +33,9 @@ class Settings(BaseSettings):
 
     database_url: str = Field("postgresql+psycopg://flywheel@127.0.0.1:15432/flywheel", description="The one PostgreSQL")
     mlflow_url: str = "http://127.0.0.1:15000"
+    mlflow_database_url: str = Field("", description="Its database. Default: `mlflow` beside database_url", repr=False)
+    mlflow_artifacts: str = Field("", description="Where it keeps its artifacts: a folder or s3://…. Default: <home>/mlflow")
+    airflow_database_url: str = Field("", description="Airflow's database. Default: `airflow` beside database_url", repr=False)
     airflow_url: str = "http://127.0.0.1:18080"
     serving_url: str = "http://127.0.0.1:18000"
     ui_url: str = "http://127.0.0.1:18501"
@@ -68,6 +71,7 @@ class Settings(BaseSettings):
         """Resolve the defaults that hang on other fields."""
         self.home = self.home.expanduser().absolute()
         self.store = self.store or str(self.home / "store")
+        self.mlflow_artifacts = self.mlflow_artifacts or str(self.home / "mlflow")
         first = self.home / "first_night"
         self.first_night = self.first_night or (first.read_text().strip() if first.exists() else "2026-01-01")
         own = self.home / "config.yaml"

@@ -62,7 +62,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise ContractError(f"cannot open this kind of address ({error})", where=uri, mend="Use a folder, s3://, gs:// or abfs://.") from error
 
 
-def _told(function: Callable[P, R]) -> Callable[P, R]:
+def told(function: Callable[P, R]) -> Callable[P, R]:
     """What an object store's client raises, in our words."""
 
     @wraps(function)
@@ -78,14 +78,14 @@ def _told(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-@_told
+@told
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
     fs, path = filesystem(uri)
     return bool(fs.exists(path))
 
 
-@_told
+@told
 def modified(uri: str) -> datetime:
     """When a file was last written. Raises FileNotFoundError when it is not there."""
     fs, path = filesystem(uri)
@@ -94,14 +94,14 @@ def modified(uri: str) -> datetime:
     return found
 
 
-@_told
+@told
 def read_bytes(uri: str) -> bytes:
     """A whole file. Raises FileNotFoundError when it is not there."""
     fs, path = filesystem(uri)
     return bytes(fs.cat_file(path))
 
 
-@_told
+@told
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a whole file so that a reader sees either nothing or all of it."""
     if not is_local(uri):
@@ -122,7 +122,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         raise
 
 
-@_told
+@told
 def remove(uri: str) -> None:
     """Delete a file; nothing to do when it is not there."""
     fs, path = filesystem(uri)
@@ -130,7 +130,7 @@ def remove(uri: str) -> None:
         fs.rm_file(path)
 
 
-@_told
+@told
 def list_names(uri: str) -> list[str]:
     """Names directly below a folder, sorted; empty when the folder is not there."""
     fs, path = filesystem(uri)
@@ -141,7 +141,7 @@ def list_names(uri: str) -> list[str]:
         return []
 
 
-@_told
+@told
 def glob(pattern: str) -> list[str]:
     """Full URIs that match, sorted; a pattern without a star is itself."""
     if not any(mark in pattern for mark in "*?["):
@@ -151,7 +151,7 @@ def glob(pattern: str) -> list[str]:
     return sorted(fs.unstrip_protocol(found) if not is_local(pattern) else str(found) for found in fs.glob(path))
 
 
-@_told
+@told
 def upload(path: Path, uri: str) -> None:
     """Copy a local file or folder to a URI; nothing to do when it is already there."""
     if is_local(uri):
@@ -172,7 +172,7 @@ def upload(path: Path, uri: str) -> None:
         fs.put_file(str(path), target_path)
 
 
-@_told
+@told
 def download(uri: str, target: Path) -> Path:
     """A local path with the file's or folder's content: the original itself when it is local, else a copy at `target`."""
     if is_local(uri):

@@ -1,4 +1,4 @@
-"""Retention: forget every record that was kept as long as it may be, as `flywheel forget --expired` does.
+"""Retention: forget every record that was kept as long as it may be, as `flywheel forget --expired` does, and whom a backup brought back.
 
     python -m tasks.housekeep --config config/flywheel.yaml --run-dir .flywheel/store/runs/hand/housekeep
 
@@ -21,11 +21,14 @@ def extra(ctx: stage.Context) -> dict[str, Artifact]:
 
 def run(ctx: stage.Context) -> None:
     """Forget, and keep the proof."""
+    brought_back = forgetting.again("housekeeping")
     proof = forgetting.forget("housekeeping", ctx.config.housekeep.reason, expired=True)
     ctx.path("proof.json").write_text(json.dumps(proof, indent=1) + "\n")
     ctx.output("proof", ctx.path("proof.json"), len(proof["records"]))
     ctx.say(f"{len(proof['records'])} records were kept long enough and are forgotten; MLflow has still to be told of {len(proof['pending'])}")
-    ctx.metrics |= {"forgotten": len(proof["records"]), "pending": len(proof["pending"]), "versions": len(proof["versions"])}
+    if brought_back:
+        ctx.say(f"{len(brought_back)} forgettings were done again, since a backup had brought them back: proofs {', '.join(brought_back)}")
+    ctx.metrics |= {"forgotten": len(proof["records"]), "again": len(brought_back), "pending": len(proof["pending"]), "versions": len(proof["versions"])}
 
 
 STAGE = stage.Stage("housekeep", run, extra=extra)

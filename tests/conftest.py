@@ -75,6 +75,26 @@ def database(postgres_server, home, monkeypatch):
     return url
 
 
+@pytest.fixture
+def bucket(monkeypatch):
+    """A real S3 API, moto's server, with an empty bucket."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    port = free_port()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    url = f"http://127.0.0.1:{port}"
+    for name, value in {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="flywheel")
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield "s3://flywheel/prefix"
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def mlflow_process(tmp_path_factory):
     """A real MLflow server for the whole session."""

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
+import signal
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,7 @@ from flywheel.errors import ContractError, TransientError
 
 HOST = "127.0.0.1"
 OWNER = "flywheel"
+START_SECONDS = 60.0
 
 
 def programs() -> Path:
@@ -75,3 +81,61 @@ def _let_pass(*paths: Path) -> None:
             mode = folder.stat().st_mode
             if not mode & 0o001:
                 folder.chmod(mode | 0o001)
+
+
+def client(name: str, server: int) -> str:
+    """pg_dump, pg_restore or another client for a server of this major version: from PATH or the PyPI package, the nearest that is new enough.
+
+    Raises ContractError when there is none: a client refuses servers that are newer than itself.
+    """
+    places = [shutil.which(name)]
+    with suppress(ContractError):
+        places.append(str(programs() / name))
+    fitting: list[tuple[int, str]] = []
+    for path in filter(None, places):
+        said = re.search(r"\) (\d+)", subprocess.run([path, "--version"], capture_output=True, text=True).stdout)
+        if said and int(said[1]) >= server:
+            fitting.append((int(said[1]), path))
+    if not fitting:
+        raise ContractError(f"there is no {name} for PostgreSQL {server}", where=name, mend=f"Install the client programs of PostgreSQL {server}.")
+    return min(fitting)[1]
+
+
+@contextmanager
+def running(data: Path, url: Any) -> Iterator[None]:
+    """The embedded server on this data folder, made if need be, while the block runs; nothing when a server answers already."""
+    if answers(url):
+        yield
+        return
+    if url.host not in (HOST, "localhost"):
+        where = url.render_as_string(hide_password=True)
+        raise TransientError("the database does not answer", where=where, mend="Bring it back, and check FLYWHEEL_DATABASE_URL.")
+    data.parent.mkdir(parents=True, exist_ok=True)
+    initialise(data)
+    process = subprocess.Popen(
+        command(data, url.port or 5432), cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_user()
+    )
+    try:
+        _wait(process, url)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], url: Any) -> None:
+    until = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < until:
+        if answers(url):
+            return
+        time.sleep(0.1)
+    raise TransientError("the embedded PostgreSQL does not start", where=url.render_as_string(hide_password=True), mend="Is its port taken?")
+
+
+def answers(url: Any) -> bool:
+    """Whether a server answers there."""
+    try:
+        connect(url, "postgres").close()
+    except psycopg.OperationalError:
+        return False
+    return True

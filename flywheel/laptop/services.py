@@ -13,7 +13,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-import psycopg
 import sqlalchemy as sa
 
 from flywheel import store
@@ -41,16 +40,10 @@ class Service:
 
 
 def database_url(settings: Settings, name: str, driver: str) -> str:
-    """The address of one of the databases on the one server."""
-    return sa.make_url(settings.database_url).set(database=name, drivername=f"postgresql+{driver}").render_as_string(hide_password=False)
-
-
-def _database_answers(settings: Settings) -> bool:
-    try:
-        postgres.connect(sa.make_url(settings.database_url), "postgres").close()
-    except psycopg.OperationalError:
-        return False
-    return True
+    """The address of one of the databases: on the one server, unless a setting of its own says otherwise."""
+    own = getattr(settings, f"{name}_database_url", "")
+    url = sa.make_url(own) if own else sa.make_url(settings.database_url).set(database=name)
+    return url.set(drivername=f"postgresql+{driver}").render_as_string(hide_password=False)
 
 
 @cache
@@ -170,7 +163,7 @@ def services(settings: Settings) -> list[Service]:
     """In the order in which they start."""
     ml, airflow_env = sys.executable, airflow_environment(settings)
     url = sa.make_url(settings.database_url)
-    mlflow_store = ["--backend-store-uri", database_url(settings, "mlflow", "psycopg"), "--artifacts-destination", str(settings.home / "mlflow")]
+    mlflow_store = ["--backend-store-uri", database_url(settings, "mlflow", "psycopg"), "--artifacts-destination", settings.mlflow_artifacts]
     # bound to this machine: no credentials, unless somebody wants them
     serving_env = {"FLYWHEEL_SERVING_AUTH": os.environ.get("FLYWHEEL_SERVING_AUTH", "off"), "FLYWHEEL_SERVING_DRAIN_SECONDS": "0"}
     mlflow_env = {
@@ -189,7 +182,7 @@ def services(settings: Settings) -> list[Service]:
         Service(
             "postgres",
             postgres.command(settings.home / "postgres", url.port or 5432),
-            lambda: _database_answers(settings), f"http://{HOST}:{url.port}", "FLYWHEEL_DATABASE_URL", user=postgres.user(), stop_signal="INT",
+            lambda: postgres.answers(url), f"http://{HOST}:{url.port}", "FLYWHEEL_DATABASE_URL", user=postgres.user(), stop_signal="INT",
         ),
         Service(
             "mlflow",

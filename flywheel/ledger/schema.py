@@ -1,7 +1,8 @@
 """The ledger's tables, their migrations, and the one way to a transaction.
 
 A migration is a file of SQL in `migrations/`, applied once, in order, by whichever process comes first; it never changes after it
-was released. It only adds, so that a server of the version before goes on beside it.
+was released. It only adds, so that a server of the version before goes on beside it. `NNNN.down.sql` takes it back (`flywheel migrate --to`);
+what only its columns held is lost with them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from flywheel.errors import TransientError
+from flywheel.errors import ContractError, TransientError
 from flywheel.settings import settings
 
 SEAL_LOCK, CLAIM_LOCK, SCHEMA_LOCK, REGISTRY_LOCK, MLFLOW_LOCK, LABEL_LOCK = 7101, 7102, 7103, 7104, 7105, 7106
@@ -163,16 +164,58 @@ def lock(db: sa.Connection, key: int) -> None:
     db.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
+def files() -> dict[int, Path]:
+    """The migrations, in order."""
+    return {int(path.stem): path for path in sorted(MIGRATIONS.glob("????.sql"))}
+
+
+def latest() -> int:
+    """The newest migration of this version of the code."""
+    return max(files())
+
+
 def migrate(engine: sa.Engine) -> None:
     """Bring the database forward; two processes may start at once."""
     with engine.begin() as db:
-        lock(db, SCHEMA_LOCK)
-        db.exec_driver_sql("create table if not exists migrations (number integer primary key, at timestamptz not null default now())")
-        done = set(db.exec_driver_sql("select number from migrations").scalars())
-        for path in sorted(MIGRATIONS.glob("*.sql")):
-            if int(path.stem) not in done:
-                db.connection.cursor().execute(path.read_text())  # SQLAlchemy would prepare it, and a prepared text is one statement
-                db.exec_driver_sql("insert into migrations (number) values (%s)", (int(path.stem),))
+        done = _begin(db)
+        for number, path in files().items():
+            if number not in done:
+                _execute(db, path)
+                db.exec_driver_sql("insert into migrations (number) values (%s)", (number,))
+
+
+def go_back(to: int) -> list[int]:
+    """Take the migrations after `to` back, newest first, in one transaction; their numbers.
+
+    Stop every process of the newer version first: the next one that connects brings the database forward again.
+    Raises ContractError for a number that is none, and where a migration cannot be taken back.
+    """
+    if to not in files():
+        raise ContractError(f"there is no migration {to}", where="migrate --to", mend=f"Name one from {min(files())} to {latest()}.")
+    url = settings().database_url
+    _engine.cache_clear(), _statements.cache_clear()
+    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": 5})
+    with connected(), engine.begin() as db:
+        undone = sorted((number for number in _begin(db) if number > to), reverse=True)
+        for number in undone:
+            path = MIGRATIONS / f"{number:04d}.down.sql"
+            if not path.exists():
+                mend = "Restore the backup that was made before it." if number in files() else "Use the version of the code that knows it."
+                raise ContractError(f"migration {number} cannot be taken back", where=path.name, mend=mend)
+            _execute(db, path)
+            db.exec_driver_sql("delete from migrations where number = %s", (number,))
+    return undone
+
+
+def _begin(db: sa.Connection) -> set[int]:
+    """Wait for whoever else migrates; what is done."""
+    lock(db, SCHEMA_LOCK)
+    db.exec_driver_sql("create table if not exists migrations (number integer primary key, at timestamptz not null default now())")
+    return set(db.exec_driver_sql("select number from migrations").scalars())
+
+
+def _execute(db: sa.Connection, path: Path) -> None:
+    db.connection.cursor().execute(path.read_text())  # SQLAlchemy would prepare it, and a prepared text is one statement
 
 
 @lru_cache(maxsize=4)
@@ -201,9 +244,15 @@ def statements() -> Iterator[sa.Connection]:
 @contextmanager
 def transaction() -> Iterator[sa.Connection]:
     """A transaction on the one PostgreSQL. Raises TransientError when it cannot be reached."""
+    with connected(), _engine(settings().database_url).begin() as db:
+        yield db
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """What a database that cannot be reached raises, in our words."""
     try:
-        with _engine(settings().database_url).begin() as db:
-            yield db
+        yield
     except (OperationalError, InterfaceError) as error:
         where = sa.make_url(settings().database_url).render_as_string(hide_password=True)
         mend = "Bring it back (`make up`), then send it again: nothing was stored that was not acknowledged, and nothing is stored twice."

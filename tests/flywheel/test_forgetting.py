@@ -125,3 +125,22 @@ def test_what_an_operator_types(planted):
     assert done.exit_code == 0 and f"2: {', '.join(versions)}" in done.stdout and "proof:" in done.stdout
     for wrong in (["forget"], ["forget", "--user", "Eve", "--expired"], ["trace", "nothing"]):
         assert run.invoke(cli.app, wrong).exit_code == 2
+
+
+def test_whom_a_backup_brought_back_is_forgotten_again_but_not_what_they_said_since(learn, home):
+    one = give(1, ask(1, user="Eve"), user="Eve", correction="before")
+    kept = give(2, ask(2, user="Ada"), user="Ada")
+    with ledger.transaction() as db:
+        before = db.execute(sa.text("select body, prompt from feedback join answers on answers.id = answer_id where feedback.id = :id"), {"id": one}).one()
+    proof = forgetting.forget("tester", "asked for", user="Eve")
+    later = give(3, ask(3, user="Eve"), user="Eve")
+    assert forgetting.again("housekeeping") == []
+    with ledger.transaction() as db:  # as the restored database has it
+        db.execute(sa.update(feedback).where(feedback.c.id == one).values(body=before.body, sha256=None, withheld=None))
+        answer = db.execute(sa.select(feedback.c.answer_id).where(feedback.c.id == one)).scalar_one()
+        db.execute(sa.text("""update answers set prompt = 'question 1', "user" = 'Eve', forgotten = null where id = :id"""), {"id": answer})
+    done = CliRunner().invoke(cli.app, ["forget", "--again"])
+    assert done.exit_code == 0 and "1 forgettings were done again" in done.output, done.output
+    assert ledger.find(one).body == {} and ledger.find(one).prompt == ""
+    assert ledger.find(later).body and ledger.find(kept).body
+    assert forgetting.again("housekeeping") == [] and proof["id"] in ledger.list_events(1, "forget")[0]["detail"]["reason"]

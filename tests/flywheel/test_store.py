@@ -1,31 +1,7 @@
-import socket
-
 import pytest
-from moto.server import ThreadedMotoServer
 
 from flywheel import manifest, store
 from flywheel.errors import ContractError
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """A real S3 API, moto's server, with an empty bucket."""
-    import boto3
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
-    url = f"http://127.0.0.1:{port}"
-    for name, value in {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="flywheel")
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield "s3://flywheel/prefix"
-    server.stop()
 
 
 @pytest.fixture(params=["folder", "s3"])

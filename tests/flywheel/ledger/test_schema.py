@@ -1,6 +1,8 @@
 """Migrations on a real PostgreSQL: an old database comes forward, and what the code says is what the database has."""
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -8,7 +10,7 @@ from typer.testing import CliRunner
 
 from flywheel import ledger
 from flywheel.cli import app
-from flywheel.errors import TransientError
+from flywheel.errors import ContractError, TransientError
 from flywheel.ledger import schema
 from flywheel.records import FeedbackIn
 from flywheel.settings import settings
@@ -46,13 +48,11 @@ def test_processes_that_start_at_once_migrate_once(database):
     with ThreadPoolExecutor(6) as servers:
         list(servers.map(schema.migrate, engines))
     with engines[0].begin() as db:
-        assert db.exec_driver_sql("select array_agg(number order by number) from migrations").scalar() == sorted(
-            int(path.stem) for path in schema.MIGRATIONS.glob("*.sql")
-        )
+        assert db.exec_driver_sql("select array_agg(number order by number) from migrations").scalar() == list(schema.files())
 
 
 def test_flywheel_migrate_brings_an_empty_database_to_the_last_migration_and_says_so(database, monkeypatch):
-    last = max(path.stem for path in schema.MIGRATIONS.glob("*.sql"))
+    last = f"{schema.latest():04d}"
     for _ in range(2):
         done = CliRunner().invoke(app, ["migrate"])
         assert (done.exit_code, done.output.strip()) == (0, f"the ledger is at migration {last}")
@@ -75,3 +75,78 @@ def test_a_dead_database_is_transient(home, monkeypatch):
     settings.cache_clear()
     with pytest.raises(TransientError, match="make up"):
         ask()
+
+
+STATE = Path(__file__).with_name("state-0007.sql")
+OBJECTS = """
+select table_name, column_name, data_type, is_nullable, coalesce(column_default, generation_expression) from information_schema.columns
+    where table_schema = 'public' and table_name <> 'migrations'
+union all select tablename, indexname, indexdef, '', '' from pg_indexes where schemaname = 'public'
+union all select conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', '' from pg_constraint where connamespace = 'public'::regnamespace
+"""
+
+
+def objects(engine):
+    """Every column, index and constraint."""
+    with engine.begin() as db:
+        return {tuple(row) for row in db.exec_driver_sql(OBJECTS) if row[0] != "migrations"}
+
+
+def rows(engine, columns):
+    """What each table holds, in these columns."""
+    with engine.begin() as db:
+        return {t: sorted(map(str, db.exec_driver_sql(f"select {', '.join(names)} from {t}"))) for t, names in columns.items()}
+
+
+@pytest.fixture
+def older(database, monkeypatch):
+    """A copy of the older state, the objects that each migration leads to, and its tables' columns."""
+    engine, every = sa.create_engine(database, poolclass=sa.NullPool), schema.files()
+    expected = {}
+    for number in every:
+        monkeypatch.setattr(schema, "files", lambda upto=number: {n: path for n, path in every.items() if n <= upto})
+        schema.migrate(engine)
+        expected[number] = objects(engine)
+        if number == 7:
+            with engine.begin() as db:
+                db.connection.cursor().execute(STATE.read_text())
+            found = sa.inspect(engine)
+            names = {t: [f'"{c["name"]}"' for c in found.get_columns(t)] for t in found.get_table_names() if t != "migrations"}
+    return engine, expected, names
+
+
+def test_a_copy_of_an_older_state_goes_forward_and_back_with_every_record(older):
+    engine, expected, columns = older
+    before = rows(engine, columns)
+    assert all(before.values()) and ledger.record_of(ledger.find("f1")).correction == "A tree."
+    numbers = sorted(expected)
+    for number, undone in reversed(list(pairwise(numbers))):
+        if not (schema.MIGRATIONS / f"{undone:04d}.down.sql").exists():
+            break  # from here back only a backup leads
+        assert schema.go_back(number) == [undone]
+        assert objects(engine) == expected[number], number
+        if number == 7:
+            assert rows(engine, columns) == before
+    schema.migrate(engine)
+    assert objects(engine) == expected[max(expected)]
+    assert ledger.record_of(ledger.find("f1")).user == "Ada"
+
+
+def test_going_back_is_told_and_refused_where_it_cannot_be(older, tmp_path, monkeypatch):
+    before, last = sorted(schema.files())[-2:]
+    monkeypatch.setattr(schema, "MIGRATIONS", tmp_path)
+    (tmp_path / f"{last:04d}.down.sql").write_text("select 1")
+    done = CliRunner().invoke(app, ["migrate", "--to", str(before)])
+    assert (done.exit_code, done.output.splitlines()) == (0, [f"took back {last:04d}", f"the ledger is at migration {before:04d}"])
+    assert "nothing to take back" in CliRunner().invoke(app, ["migrate", "--to", str(before)]).output
+    assert CliRunner().invoke(app, ["migrate", "--to", "999"]).exit_code == 2
+    with older[0].begin() as db:
+        db.exec_driver_sql("insert into migrations (number) values (9999)")
+    with pytest.raises(ContractError, match=r"9999.down.sql: migration 9999 cannot be taken back. Use the version of the code that knows it"):
+        schema.go_back(before)
+    with older[0].begin() as db:
+        db.exec_driver_sql("delete from migrations where number = 9999")
+    with pytest.raises(ContractError, match="Restore the backup"):
+        schema.go_back(1)
+    with pytest.raises(ContractError, match="there is no migration 0"):
+        schema.go_back(0)

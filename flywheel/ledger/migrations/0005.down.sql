@@ -1,0 +1,1 @@
+drop table judgements, label_tasks, label_projects;
