@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 
-from dags.launch import note_failure, stage
+from dags.launch import note_failure, params, stage
 from flywheel.settings import settings
 
 DOC = """
@@ -26,7 +26,7 @@ with DAG(
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=2),
     default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15), "execution_timeout": timedelta(hours=1)},
-    params={"config": Param("", type="string", title="Config", description="A path or URL of a YAML file; empty: the installation's own")},
+    params=params.config(),
     tags=["flywheel", "context"],
     on_failure_callback=note_failure,
 ) as dag:

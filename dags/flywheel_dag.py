@@ -1,36 +1,29 @@
-"""The nightly turn: collect, clean, tokenize, train beside making the data set a version, evaluate, gate, register, ask, roll out.
+"""The nightly turn: collect, clean, tokenize, train beside making the data set a version, evaluate, gate, register, ask, roll out, sum up.
 
 Runs every night, when `feedback` publishes a batch, or by hand.
 """
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, Param
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, TaskGroup
 
-from dags.assets import FEEDBACK_READY, RECORDS
-from dags.launch import note_failure, stage
+from dags.assets import CHAMPION, DATASET, FEEDBACK_READY, MODEL_VERSION, RECORDS
+from dags.launch import explain, note_failure, params, stage
 from dags.launch.approval import PromotionApproval
 from flywheel.settings import settings
 
-DOC = """
+DOC = f"""
 ### One turn of the flywheel
+{explain.PICTURE}
+Every task runs `python -m tasks.<stage>` and leaves a manifest in the store; what has not changed is not done again. The run's note has
+the verdict, and *The whole turn* at `summary` the page about it.
 
-`ingest → clean → tokenize → train → evaluate → gate → register → approve → rollout`, with `dataset` beside `train` and `parity` beside `evaluate`
-
-Every task runs `python -m tasks.<stage>` and leaves a manifest in the store; what has not changed is not done again.
-
-**When a task is red**, the last line of its log says where, what and how to mend it. Exit code 2: the config; 3: the data;
-both are not retried. 75 and 143 are retried by themselves. After mending, clear the task: it goes on from its last checkpoint.
-
-**`rollout` skipped** is a result, not a fault: its log has the gate's reason.
+**When a task is red**, the last line of its log says where, what and how to mend it.
+{explain.MEND}
+**`train` skipped**: too little is new, or the budget is spent. **`rollout` skipped** is a result, not a fault: its log has the gate's reason.
 
 **`approve`** waits under *Required actions* when the policy asks for a person (`gate.approval`: never, close, always); it passes at
-once when it does not. No, or no answer in time, holds the version: it stays registered.
-
-**`parity`** red: the server would not be the model that was trained, and nothing is rolled out; its log names every difference.
-
-**`dataset`** makes this run's data a version: its report is in the run's `dataset` folder and in MLflow. `tokenize` has looked the data
-over before: what `tokenize.validation.stop` names ends the turn there.
+once when it does not. No holds the version: it stays registered.
 
 **A backfilled night** rebuilds that night's data, trains and registers; it is rolled out only with `rollout: yes`.
 """
@@ -45,18 +38,22 @@ with DAG(
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=12),
     default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15), "execution_timeout": timedelta(hours=6)},
-    params={
-        "config": Param("", type="string", title="Config", description="A path or URL of a YAML file; empty: the installation's own"),
-        "set": Param([], type="array", items={"type": "string"}, title="Changes", description="One `section.key=value` a line, e.g. train.epochs=2"),
-        "rollout": Param("auto", enum=["auto", "yes", "no"], title="Roll out", description="auto: what the gate promotes, except in a backfill"),
-        "approval": Param("config", enum=["config", "always"], title="Ask a person", description="config: as gate.approval says"),
-    },
+    params=params.turn(),
     tags=["flywheel", "training"],
     on_failure_callback=note_failure,
 ) as dag:
-    ingest, clean, tokenize, train = stage("ingest", outlets=[RECORDS]), stage("clean"), stage("tokenize"), stage("train")
-    dataset, parity, evaluate, gate, register, rollout = map(stage, ("dataset", "parity", "evaluate", "gate", "register", "rollout"))
-    approve = PromotionApproval(task_id="approve", execution_timeout=None)
+    with TaskGroup("data", prefix_group_id=False, tooltip="What is learned from"):
+        ingest, clean, tokenize, dataset = stage("ingest", outlets=[RECORDS]), stage("clean"), stage("tokenize"), stage("dataset", outlets=[DATASET])
+    with TaskGroup("training", prefix_group_id=False, tooltip="The challenger"):
+        # one at a time, however many nights are backfilled: one machine, or one pool of GPUs
+        train, parity = stage("train", max_active_tis_per_dag=1), stage("parity", max_active_tis_per_dag=1)
+    with TaskGroup("judging", prefix_group_id=False, tooltip="Is it better?"):
+        evaluate, gate = stage("evaluate", max_active_tis_per_dag=1), stage("gate")
+    with TaskGroup("release", prefix_group_id=False, tooltip="To the people"):
+        register, rollout = stage("register", outlets=[MODEL_VERSION]), stage("rollout", outlets=[CHAMPION])
+        approve = PromotionApproval(task_id="approve", execution_timeout=None)
     ingest >> clean >> tokenize >> train >> evaluate >> gate >> register >> approve >> rollout
     tokenize >> dataset >> register
     train >> parity >> approve
+    # a teardown runs whatever became of the others, and does not decide how the run ended
+    [rollout, parity, dataset] >> stage("summary").as_teardown()

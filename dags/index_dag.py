@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, Param
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable
 
 from dags.assets import RECORDS
-from dags.launch import note_failure, stage
+from dags.launch import note_failure, params, stage
 from flywheel.settings import settings
 
 DOC = """
@@ -27,10 +27,7 @@ with DAG(
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=12),
     default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15), "execution_timeout": timedelta(hours=6)},
-    params={
-        "config": Param("", type="string", title="Config", description="A path or URL of a YAML file; empty: the installation's own"),
-        "set": Param([], type="array", items={"type": "string"}, title="Changes", description="One `section.key=value` a line, e.g. index.characters=600"),
-    },
+    params={**params.config(), **params.changes("index.characters=600")},
     tags=["flywheel", "context"],
     on_failure_callback=note_failure,
 ) as dag:

@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 
-from dags.launch import note_failure, stage
+from dags.launch import note_failure, params, stage
 
 DOC = """
 ### Back to an earlier version
@@ -23,9 +23,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15), "execution_timeout": timedelta(minutes=10)},
-    params={
-        "set": Param([], type="array", items={"type": "string"}, title="Changes", description="e.g. rollback.to=3, or rollback.reason=it is rude"),
-    },
+    params=params.changes("rollback.to=3, or rollback.reason=it is rude"),
     tags=["flywheel", "serving"],
     on_failure_callback=note_failure,
 ) as dag:

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     mlflow_artifacts: str = Field("", description="Where it keeps its artifacts: a folder or s3://…. Default: <home>/mlflow")
     airflow_database_url: str = Field("", description="Airflow's database. Default: `airflow` beside database_url", repr=False)
     airflow_url: str = "http://127.0.0.1:18080"
+    pod_url: str = Field("", description="Where a stage's pod is shown, e.g. https://headlamp.example.org/c/main/pods/{namespace}/{pod}; empty: no link")
     serving_url: str = "http://127.0.0.1:18000"
     ui_url: str = "http://127.0.0.1:18501"
     features_url: str = Field("", description="Feast's feature server, e.g. http://127.0.0.1:16566; empty: no features, at no cost")

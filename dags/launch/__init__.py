@@ -16,18 +16,28 @@ if TYPE_CHECKING:
 
 def stage(name: str, **options: Any) -> BaseOperator:
     """The task that runs `python -m tasks.<name>`; its id is the stage's name."""
+    from dags.launch import explain, links
+
+    options = {"doc_md": explain.of(name), **options}
+    task: BaseOperator
     if settings().launcher == "kubernetes":
         from dags.launch.kubernetes import KubernetesStage  # importing it takes seconds: only where it is used
         from dags.launch.pods import pods
 
-        if pods().stages[name].nodes > 1:
+        several = pods().stages[name].nodes > 1
+        if several:
             from dags.launch.nodes import NodesStage
 
-            return NodesStage(stage=name, task_id=name, **options)
-        return KubernetesStage(stage=name, task_id=name, **options)
+            task = NodesStage(stage=name, task_id=name, **options)
+        else:
+            task = KubernetesStage(stage=name, task_id=name, **options)
+        task.operator_extra_links = (*links.of(name), *([] if several else [links.PodLink()]))
+        return task
     from dags.launch.local import LocalStage
 
-    return LocalStage(stage=name, task_id=name, **options)
+    task = LocalStage(stage=name, task_id=name, **options)
+    task.operator_extra_links = tuple(links.of(name))
+    return task
 
 
 def note_failure(context: Any) -> None:

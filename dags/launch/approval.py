@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from dags.launch import base
+from dags.launch import base, explain, links
 from flywheel import manifest, store
 from flywheel.settings import settings
 
@@ -18,7 +18,10 @@ class PromotionApproval(ApprovalOperator):
 
     ui_color = "#f7f0dc"
 
+    operator_extra_links = tuple(links.of("approve"))
+
     def __init__(self, **options: Any) -> None:
+        options = {"doc_md": explain.of("approve"), **options}
         super().__init__(
             subject="Roll out the new model version?", defaults=[self.REJECT], response_timeout=timedelta(hours=settings().approval_hours), **options
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from dags.launch import params as chosen
 from flywheel import manifest
 from flywheel.errors import FlywheelError
 from flywheel.settings import settings
@@ -33,9 +34,7 @@ def arguments(stage: str, context: Any) -> list[str]:
     found = ["--config", params.get("config") or settings().config, "--run-dir", run_dir(context), "--set", f'ingest.interval_end="{end.isoformat()}"']
     if not rolls_out(context):
         found += ["--set", "rollout.enabled=false"]
-    if params.get("approval", "config") != "config":
-        found += ["--set", f"gate.approval={params['approval']}"]
-    for assignment in params.get("set") or []:
+    for assignment in chosen.assignments(params):
         found += ["--set", assignment]
     if stage == "rollout":  # last, so that no param can claim a person's yes
         found += ["--set", f"rollout.approved_by={json.dumps(context['ti'].xcom_pull(task_ids='approve') or '')}"]
@@ -53,6 +52,9 @@ def finished(stage: str, context: Any) -> dict[str, Any]:
         raise AirflowException(f"{stage} exited with 0 but left no manifest: {error.sentence}") from error
     if found.outcome == "skipped":
         raise AirflowSkipException(found.reason)
+    for asset in getattr(context.get("task"), "outlets", ()):  # what the asset graph tells of each event
+        rows = sum(a.rows or 0 for a in found.outputs.values())
+        context["outlet_events"][asset].extra = {**found.metrics, "rows": rows, "run": found.run_dir, "cached": bool(found.cached_from)}
     return {"manifest": manifest.manifest_uri(run_dir(context), stage), "metrics": found.metrics, "cached": bool(found.cached_from)}
 
 

@@ -204,6 +204,13 @@ class Housekeep(Section):
     reason: str = Field("kept as long as it may be", min_length=1, description="What the proof says")
 
 
+class Summary(Section):
+    """The page about the whole turn."""
+
+    history: int = Field(30, ge=1, description="How many turns its plot shows, this one included")
+    samples: int = Field(5, ge=0, description="Held-out questions shown with both answers")
+
+
 class Review(Section):
     """What people are asked in Label Studio (FLYWHEEL_LABEL_STUDIO_URL)."""
 
@@ -228,6 +235,7 @@ class Config(Section):
     register_: Register = Field(Register(), alias="register")
     rollout: Rollout = Rollout()
     rollback: Rollback = Rollback()
+    summary: Summary = Summary()
     curate: Curate = Curate()
     housekeep: Housekeep = Housekeep()
     review: Review = Review()

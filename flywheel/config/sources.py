@@ -195,8 +195,20 @@ class Ingest(Section):
     """Collect records and split them by group, so that a group is only ever on one side."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
+    only: tuple[str, ...] = Field((), description="Names of the sources that are read; empty: all")
     heldout: Share = Field(0.1, description="Share of groups kept for evaluation, never trained on")
     reserve: Share = Field(0.0, description="Share of groups kept aside from both (the demo's users ask from it)")
     limit: int | None = Field(None, ge=1, description="At most this many records of each split, by hash order")
     feedback: bool = Field(True, description="Add the curated feedback that arrived before the interval's end")
     interval_end: str = Field("", description="ISO time; what came later is left for a later run. Set by the DAG")
+
+    @model_validator(mode="after")
+    def _chosen(self) -> Ingest:
+        """Leaves the sources that `only` names: a choice, not a setting of its own, so that the same sources are the same work."""
+        labels = [source.label for source in self.sources]
+        if unknown := [name for name in self.only if name not in labels]:
+            raise ValueError(f"only names {', '.join(unknown)}, and the sources are {', '.join(labels)}")
+        if self.only:
+            object.__setattr__(self, "sources", tuple(source for source in self.sources if source.label in self.only))
+            object.__setattr__(self, "only", ())
+        return self

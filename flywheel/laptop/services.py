@@ -91,6 +91,7 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
     """Airflow's own settings; the reasons are in its documentation, the choices ours."""
     options = {
         "CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "CORE__PLUGINS_FOLDER": str(REPOSITORY / "dags" / "plugins"),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": "4",

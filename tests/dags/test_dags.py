@@ -64,7 +64,7 @@ def test_dag_files_need_nothing_of_ml_and_are_the_same_for_both_launchers(launch
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr[-3000:]
     seconds, ids = done.stdout.strip().splitlines()[-2:]
-    assert ids == "['ingest', 'clean', 'tokenize', 'train', 'dataset', 'parity', 'evaluate', 'gate', 'register', 'approve', 'rollout']"
+    assert ids == "['ingest', 'clean', 'tokenize', 'dataset', 'train', 'parity', 'evaluate', 'gate', 'register', 'approve', 'rollout', 'summary']"
     print(f"{launcher}: {float(seconds):.2f} CPU-seconds beyond airflow")
     if launcher == "local":
         assert float(seconds) < 2.0  # CPU-seconds, not wall time
@@ -77,6 +77,73 @@ def test_every_dag_can_be_read_and_explains_itself(home):
         assert dag.doc_md and dag.tags and dag.max_active_runs == 1
         assert dag.on_failure_callback
         assert all(task.owner == "ml-platform" and task.retries == 2 for task in dag.tasks)
+        assert all(task.doc_md or task.task_id == "wait_for_feedback" for task in dag.tasks)
+        assert all(dag.params.get_param(name).schema["title"] for name in dag.params)
+
+
+def test_the_form_changes_the_config_and_refuses_what_makes_no_sense(home):
+    from airflow.sdk.exceptions import ParamValidationError
+
+    from dags.launch import params
+
+    form = params.turn()
+    untouched = {name: param.value for name, param in form.items()}
+    assert params.assignments(untouched) == []
+    asked = {**untouched, "sources": ["wiki"], "base_model": "s3://b/m", "method": "qlora", "budget": 2.5, "approval": "close", "set": ["train.epochs=2"]}
+    assert params.assignments(asked) == [
+        'ingest.only=["wiki"]', 'model.base="s3://b/m"', 'train.method="qlora"', "train.weekly_money=2.5", 'gate.approval="close"', "train.epochs=2",
+    ]  # fmt: skip
+    for name, wrong in {"method": "magic", "budget": -1, "approval": "never", "base_model": "a b", "set": ["nonsense"], "rollout": "maybe"}.items():
+        with pytest.raises(ParamValidationError):
+            form[name].resolve(wrong)
+
+
+def test_every_param_changes_a_setting_that_there_is(home):
+    from dags.launch import params
+    from flywheel import config
+
+    chosen = {"sources": ["docs"], "base_model": "x", "method": "lora", "objective": "sft", "budget": 1, "approval": "always"}
+    assert set(chosen) == set(params.SETS)
+    conf = config.load(str(REPOSITORY / "config" / "flywheel.yaml"), params.assignments(chosen))
+    assert conf.model.base == "x" and conf.gate.approval == "always" and conf.train.weekly_money == 1
+
+
+def test_each_task_links_to_what_it_made(home):
+    from dags import feedback_dag, flywheel_dag
+
+    run = SimpleNamespace(dag_id="flywheel", run_id="manual__2026-01-01T00:00:00+00:00", task_id="register")
+    links = {link.name: link.get_link(None, ti_key=run) for link in flywheel_dag.dag.get_task("register").operator_extra_links}
+    assert links["Model version"] == f"{settings().airflow_url}/flywheel/flywheel/manual__2026-01-01T00%3A00%3A00%2B00%3A00/version"
+    assert set(links) == {"Model version", "MLflow run", "Data card", "Manifest"}
+    for task in flywheel_dag.dag.tasks:
+        keys = [link.xcom_key for link in task.operator_extra_links]
+        assert keys and len(keys) == len({*keys})
+    assert [link.name for link in feedback_dag.dag.get_task("curate").operator_extra_links] == ["Curation report", "Manifest"]
+
+
+def test_a_pod_is_shown_where_the_setting_says(home, monkeypatch):
+    from dags.launch.links import PodLink
+
+    ti = SimpleNamespace(task_id="train", xcom_pull=lambda task_ids, key: {"pod_name": "flywheel-train-x", "pod_namespace": "flywheel"}[key])
+    assert PodLink().get_link(None, ti_key=ti) == ""
+    monkeypatch.setenv("FLYWHEEL_POD_URL", "https://h.example.org/{namespace}/{pod}")
+    settings.cache_clear()
+    assert PodLink().get_link(None, ti_key=ti) == "https://h.example.org/flywheel/flywheel-train-x"
+
+
+def test_an_asset_event_tells_what_was_measured(home, monkeypatch):
+    write_manifest(home, outputs={"records": {"uri": "r", "sha256": "0", "bytes": 1, "rows": 7}})
+    events = {"asset": SimpleNamespace(extra=None)}
+    base.finished("ingest", {**context(), "task": SimpleNamespace(outlets=["asset"]), "outlet_events": events})
+    assert events["asset"].extra == {"records": 3, "rows": 7, "run": "runs/flywheel/manual__2026-01-01T00_00_00_00_00", "cached": False}
+
+
+def test_the_summary_does_not_decide_how_a_run_ended(home):
+    from dags import flywheel_dag
+
+    summary = flywheel_dag.dag.get_task("summary")
+    assert summary.is_teardown and not summary.on_failure_fail_dagrun and not summary.downstream_task_ids
+    assert flywheel_dag.dag.get_task("train").max_active_tis_per_dag == 1  # of all runs, backfilled ones too
 
 
 def test_review_has_a_schedule_only_where_a_label_studio_is_set_up(home, monkeypatch):
@@ -105,7 +172,7 @@ def test_only_the_rollout_is_told_who_approved(home):
     assert base.arguments("rollout", context(person='Ada "the" Quill', set=["rollout.approved_by=me"]))[-1] == 'rollout.approved_by="Ada \\"the\\" Quill"'
     assert not any("approved_by" in a for a in base.arguments("gate", context(person="Ada")))
     assert base.arguments("rollout", context(set=["rollout.approved_by=me"]))[-1] == 'rollout.approved_by=""'
-    assert "gate.approval=always" in base.arguments("gate", context(approval="always"))
+    assert 'gate.approval="always"' in base.arguments("gate", context(approval="always"))
 
 
 @pytest.fixture

@@ -42,3 +42,15 @@ def test_a_bad_config_names_file_and_field(tmp_path, text, words):
 def test_a_bad_assignment(tmp_path, assignment):
     with pytest.raises(ContractError):
         config.load(str(REPOSITORY / "config" / "flywheel.yaml"), [assignment])
+
+
+def test_only_some_sources_are_read_when_asked(tmp_path):
+    source = "{{kind: files, name: {0}, path: {0}.jsonl, licence: CC0-1.0, consent: made here}}"
+    path = tmp_path / "c.yaml"
+    path.write_text(f"ingest: {{sources: [{source.format('one')}, {source.format('two')}]}}\n")
+    assert [s.label for s in config.load(str(path)).ingest.sources] == ["one", "two"]
+    chosen = config.load(str(path), ['ingest.only=["two"]']).ingest
+    path.write_text(f"ingest: {{sources: [{source.format('two')}]}}\n")
+    assert chosen == config.load(str(path)).ingest  # the same work, found done
+    with pytest.raises(ContractError, match="three, and the sources are two"):
+        config.load(str(path), ["ingest.only=[three]"])
