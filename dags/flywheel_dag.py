@@ -10,6 +10,7 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, Tas
 from dags.assets import CHAMPION, DATASET, FEEDBACK_READY, MODEL_VERSION, RECORDS
 from dags.launch import explain, note_failure, params, stage
 from dags.launch.approval import PromotionApproval
+from dags.launch.telling import summed_up
 from flywheel.settings import settings
 
 DOC = f"""
@@ -56,4 +57,4 @@ with DAG(
     tokenize >> dataset >> register
     train >> parity >> approve
     # a teardown runs whatever became of the others, and does not decide how the run ended
-    [rollout, parity, dataset] >> stage("summary").as_teardown()
+    [rollout, parity, dataset] >> stage("summary", on_success_callback=summed_up).as_teardown()

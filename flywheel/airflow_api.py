@@ -137,6 +137,19 @@ class AirflowApi:
         """The task instances of a run."""
         return list(self._call("GET", f"/dags/{dag}/dagRuns/{quote(run_id)}/taskInstances")["task_instances"])
 
+    def note(self, dag: str, run_id: str, text: str) -> None:
+        """Write a run's note, which Airflow shows beside it."""
+        self._call("PATCH", f"/dags/{dag}/dagRuns/{quote(run_id)}", params={"update_mask": "note"}, json={"note": text[:1000]})
+
+    def questions(self, dag: str) -> list[dict[str, Any]]:
+        """What waits for a person."""
+        found = self._call("GET", f"/dags/{dag}/dagRuns/~/hitlDetails", params={"response_received": "false", "limit": 100})
+        return [q for q in found["hitl_details"] if q["task_instance"]["state"] in ("awaiting_input", "deferred")]
+
+    def answer(self, dag: str, run_id: str, task: str, option: str, said: dict[str, str]) -> None:
+        """Answer for a person, with what the form asks beside. Raises Conflict when somebody has."""
+        self._call("PATCH", f"/dags/{dag}/dagRuns/{quote(run_id)}/taskInstances/{task}/-1/hitlDetails", json={"chosen_options": [option], "params_input": said})
+
 
 class Conflict(ContractError):
     """Airflow has it already."""

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from flywheel import cli_care, store
 from flywheel.command import AS_JSON, app, command, console, data_command, review_command
-from flywheel.errors import ContractError, DataError, FlywheelError
+from flywheel.errors import ContractError, DataError, FlywheelError, TransientError
 from flywheel.settings import settings
 
 __all__ = ["app", "cli_care"]
@@ -210,6 +210,26 @@ def events() -> None:
         raise DataError("nothing has been promoted yet", where="the audit log", mend="Turn the wheel with `make turn`.")
     for event in found:
         console.print(f"{event['at']:%Y-%m-%d %H:%M:%S}  {event['actor']:12} {event['action']:10} {event['detail']}", markup=False, soft_wrap=True)
+
+
+@command
+def notices(test: Annotated[bool, typer.Option(help="send a message to every channel of notices.yaml")] = False) -> None:
+    """The last messages that people were sent, and what kept one from its channel; sends what is due."""
+    import uuid
+
+    from flywheel import notices as messages
+
+    if test and not messages.load().channels:
+        raise ContractError("it names no channel", where=settings().notices, mend="Start from config/notices.yaml.")
+    if test:
+        messages.tell("test", f"test {uuid.uuid4().hex}", {})
+    messages.deliver()
+    for row in messages.recent():
+        why = row["problem"] or f"until {row['due']:%H:%M}"
+        state = f"waits for {', '.join(row['pending'])}: {why}" if row["pending"] else "sent"
+        console.print(f"{row['at']:%Y-%m-%d %H:%M}  {row['kind']:9} {row['message']['title']}  ({state})", markup=False, soft_wrap=True)
+    if test and messages.recent(1)[0]["pending"]:
+        raise TransientError("not every channel took it", where=settings().notices, mend="Mend what is said above, then try again.")
 
 
 @data_command

@@ -56,7 +56,10 @@ class Settings(BaseSettings):
     roles_claim: str = Field("roles", description="Claim of a login's token that holds the roles, e.g. realm_access.roles")
 
     nightly: str = Field("0 2 * * *", description="Cron of the nightly turn, UTC")
-    approval_hours: float = Field(48, gt=0, description="How long a promotion waits for a person before it is held")
+    approval_hours: float = Field(48, gt=0, description="How long a promotion waits for a person")
+    approval_timeout: Literal["hold", "approve"] = Field("hold", description="What becomes of a promotion that nobody answers in time")
+    link_key: str = Field("", description="Signs the links with which people answer from a message. Default: on a laptop one of its own", repr=False)
+    notices: str = Field("", description="YAML that says who is told of what; docs/operating.md. Default: <home>/notices.yaml; without a file nobody is")
     first_night: str = Field("", description="Earliest night that can be backfilled (ISO date). Default: on a laptop the day it was set up, else 2026-01-01")
 
     retention_days: int = Field(730, ge=1, description="Feedback is forgotten after this, or sooner when its giver said so")
@@ -83,6 +86,9 @@ class Settings(BaseSettings):
             self.label_studio_url, text = "http://127.0.0.1:18082", secret.read_text().strip()
             self.label_studio_token = self.label_studio_token or sha256(f"token {text}".encode()).hexdigest()[:40]  # as long as it takes
             self.label_studio_secret = self.label_studio_secret or sha256(f"webhook {text}".encode()).hexdigest()
+        links = self.home / "secrets" / "links"
+        self.link_key = self.link_key or (links.read_text().strip() if links.exists() else "")
+        self.notices = self.notices or str(self.home / "notices.yaml")
         self.policy = self.policy or str(REPOSITORY / "config" / "policy.md")
         self.stage_python = self.stage_python or str(REPOSITORY / ".venv" / "ml" / "bin" / "python")
         self.features_python = self.features_python or str(REPOSITORY / ".venv" / "features" / "bin" / "python")

@@ -18,7 +18,7 @@ def stage(name: str, **options: Any) -> BaseOperator:
     """The task that runs `python -m tasks.<name>`; its id is the stage's name."""
     from dags.launch import explain, links
 
-    options = {"doc_md": explain.of(name), **options}
+    options = {"doc_md": explain.of(name), "on_failure_callback": tell_failure, **options}
     task: BaseOperator
     if settings().launcher == "kubernetes":
         from dags.launch.kubernetes import KubernetesStage  # importing it takes seconds: only where it is used
@@ -41,7 +41,18 @@ def stage(name: str, **options: Any) -> BaseOperator:
 
 
 def note_failure(context: Any) -> None:
-    """The failure callback of every DAG: one line that an alert can be made from."""
+    """The failure callback of every DAG: one line that an alert can be made from, and a message when the run was stopped for its time."""
     run, task = context.get("dag_run"), context.get("task_instance")
     where = f"{run.dag_id if run else '?'} {run.run_id if run else '?'} {getattr(task, 'task_id', '')}".strip()
     logging.getLogger("flywheel").error("flywheel failure: %s: %s", where, context.get("exception") or context.get("reason") or "see the task's log")
+    if context.get("reason") == "timed_out":
+        from dags.launch import telling
+
+        telling.stopped(context)
+
+
+def tell_failure(context: Any) -> None:
+    """The failure callback of every task: people are told at once."""
+    from dags.launch import telling
+
+    telling.failed(context)

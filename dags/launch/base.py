@@ -58,13 +58,20 @@ def finished(stage: str, context: Any) -> dict[str, Any]:
     return {"manifest": manifest.manifest_uri(run_dir(context), stage), "metrics": found.metrics, "cached": bool(found.cached_from)}
 
 
-def failed(stage: str, exit_code: int) -> AirflowException:
-    """The exception for a stage that ended otherwise: one that Airflow retries, or one that it does not."""
+def failed(stage: str, exit_code: int, report: str = "") -> AirflowException:
+    """The exception for a stage that ended otherwise: one that Airflow retries, or one that it does not.
+
+    `report` is what the stage wrote as its termination message: cause, where and mend are then said here, too.
+    """
+    try:
+        told = json.loads(report)
+        said = " ".join(part for part in (f"{told['where']}: {told['error']}." if told["where"] else f"{told['error']}.", told["mend"]) if part)
+    except (ValueError, KeyError, TypeError):
+        said = "The last line above says how to mend it."
     if exit_code in NEVER_RETRIED:
-        return AirflowFailException(
-            f"{stage} ended with {exit_code}: {NEVER_RETRIED[exit_code]}; a retry would not help. The last line above says how to mend it."
-        )
-    return AirflowException(f"{stage} ended with {exit_code}; it is retried, and goes on from its last checkpoint if it keeps one.")
+        return AirflowFailException(f"{stage} ended with {exit_code}: {NEVER_RETRIED[exit_code]}; a retry would not help. {said}")
+    after = said if report else ""
+    return AirflowException(f"{stage} ended with {exit_code}; it is retried, and goes on from its last checkpoint if it keeps one. {after}".strip())
 
 
 def pod_failed(stage: str, exit_code: int | None, told: str) -> AirflowException:

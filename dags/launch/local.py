@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from typing import Any
 
@@ -39,17 +40,18 @@ class LocalStage(BaseOperator):
         python = settings().features_python if self.stage == "features" else settings().stage_python
         command = [python, "-m", f"tasks.{self.stage}", *base.arguments(self.stage, context)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "_AIRFLOW"))}
-        environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
-        self._process = subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", start_new_session=True, preexec_fn=_die_with_parent,
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.log.info("%s", line.rstrip())
-        exit_code = self._process.wait()
-        if exit_code:
-            raise base.failed(self.stage, exit_code if exit_code > 0 else 128 - exit_code)
+        with tempfile.NamedTemporaryFile("r", prefix="flywheel-end-") as end:
+            environment |= {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", "FLYWHEEL_TERMINATION_LOG": end.name}
+            self._process = subprocess.Popen(
+                command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, errors="replace", start_new_session=True, preexec_fn=_die_with_parent,
+            )  # fmt: skip
+            assert self._process.stdout is not None
+            for line in self._process.stdout:
+                self.log.info("%s", line.rstrip())
+            exit_code = self._process.wait()
+            if exit_code:
+                raise base.failed(self.stage, exit_code if exit_code > 0 else 128 - exit_code, end.read())
         return base.finished(self.stage, context)
 
     def on_kill(self) -> None:

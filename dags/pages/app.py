@@ -9,7 +9,6 @@ Whoever may see the DAG's runs may see them; who is not logged in is sent to Air
 
 from __future__ import annotations
 
-import html
 from typing import Annotated
 from urllib.parse import quote
 
@@ -20,6 +19,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
+from dags.pages import approve
 from flywheel import manifest, store
 from flywheel.errors import FlywheelError
 from flywheel.manifest import Manifest
@@ -27,9 +27,13 @@ from flywheel.settings import settings
 
 PAGES = {"turn": ("summary", "page"), "report": ("gate", "page"), "card": ("dataset", "card"), "data": ("dataset", "report"), "feedback": ("curate", "report")}
 # a report has texts of users and models in it: escaped, and beside that without any right
-ALONE = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox allow-popups", "x-content-type-options": "nosniff"}
+ALONE = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox allow-popups allow-popups-to-escape-sandbox",
+    "x-content-type-options": "nosniff",
+}
 
 app = FastAPI(title="Flywheel", docs_url=None, redoc_url=None, openapi_url=None)
+app.include_router(approve.router)
 
 
 def may_see(dag_id: str, user: Annotated[object, Depends(get_user)]) -> None:
@@ -82,9 +86,3 @@ def run_page(dag_id: str, run_id: str, page: str) -> Response:
     if artifact.uri.endswith(".html"):
         return HTMLResponse(data, headers=ALONE)
     return PlainTextResponse(data, headers=ALONE)
-
-
-def sheet(title: str, body: str) -> str:
-    """A small page of our own; `body` is HTML."""
-    style = "body{margin:2rem auto;max-width:44rem;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color-scheme:light dark}button{font:inherit;padding:.5rem 1.2rem;margin:0 1rem 0 0}"
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style><h1>{html.escape(title)}</h1>{body}</html>'

@@ -155,6 +155,7 @@ def _prepare(conf: Settings) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     if not (conf.home / "first_night").exists():  # or unpausing would start yesterday's turn at once
         store.write_bytes(str(conf.home / "first_night"), f"{datetime.now(UTC):%Y-%m-%d}\n".encode())
+    parts.secret(conf.home, "links")
     own = conf.home / "config.yaml"
     if not own.exists():
         text = f"# Your turn: every key is in {REPOSITORY / 'config' / 'flywheel.yaml'} and flywheel/config/.\nextends: '{REPOSITORY / 'config' / 'flywheel.yaml'}'\n"

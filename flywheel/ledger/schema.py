@@ -157,6 +157,18 @@ outcomes = sa.Table(
     sa.Column("failed", sa.Boolean, nullable=False),
     sa.Column("refused", sa.Boolean, nullable=False),
 )
+notices = sa.Table(
+    "notices",
+    tables,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("message", JSONB, nullable=False),
+    sa.Column("pending", ARRAY(sa.Text), nullable=False),
+    sa.Column("due", Moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("problem", sa.Text, nullable=False, server_default=""),
+)
 
 
 def lock(db: sa.Connection, key: int) -> None:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskAwaitingInput
 
-from dags.launch import base, sensor
+from dags.launch import base, sensor, telling
 from dags.launch.approval import PromotionApproval
 from dags.launch.local import GRACE_SECONDS, LocalStage
 from flywheel.settings import REPOSITORY, settings
@@ -202,15 +202,46 @@ def test_nobody_is_asked_when_the_policy_does_not_want_it(asked):
     assert execute("not needed") is None and execute("needed", rollout="no") is None and not seen
 
 
-def test_a_person_sees_the_verdict_and_the_report_and_is_recorded(asked):
+def test_a_person_sees_the_verdict_and_the_report_and_is_recorded(asked, monkeypatch):
     execute, operator, seen = asked
+    told = []
+    monkeypatch.setattr(telling, "asked", lambda context, version, paragraph: told.append((version, paragraph)))
     with pytest.raises(TaskAwaitingInput):
         execute("needed")
+    assert told == [(4, "It is better.")]
     assert seen["subject"] == "Roll out version 4?" and "It is better." in seen["body"] and "http://127.0.0.1/report" in seen["body"]
     assert seen["defaults"] == ["Reject"]  # no answer in time holds
-    yes = {"chosen_options": ["Approve"], "params_input": {}, "responded_at": datetime.now(UTC), "responded_by_user": {"id": "7", "name": "Ada"}}
-    assert operator.execute_complete({}, yes) == "Ada"
-    assert operator.execute_complete({}, {**yes, "chosen_options": ["Reject"], "responded_by_user": None}) is None
+    yes = {
+        "chosen_options": ["Approve"],
+        "params_input": {"comment": "fine"},
+        "responded_at": datetime.now(UTC),
+        "responded_by_user": {"id": "7", "name": "Ada"},
+    }
+    assert operator.execute_complete(context(), yes) == "Ada"
+    assert operator.execute_complete(context(), {**yes, "chosen_options": ["Reject"], "responded_by_user": None}) is None
+
+
+def test_an_answer_by_a_signed_link_is_its_receivers_and_nobody_else_can_claim_it(asked, monkeypatch):
+    from flywheel.notices import approving
+
+    _, operator, _ = asked
+    monkeypatch.setenv("FLYWHEEL_LINK_KEY", "k" * 43)  # pragma: allowlist secret
+    settings.cache_clear()
+    question = approving.Question("flywheel", context()["dag_run"].run_id, "approve", "grace@example.org")
+    event = {"chosen_options": ["Approve"], "responded_at": datetime.now(UTC), "responded_by_user": {"id": "1", "name": "airflow-service"}}
+    by_link = {**event, "params_input": {"comment": approving.receipt(question, "Approve")}}
+    assert operator.execute_complete(context(), by_link) == "grace@example.org"
+    for claim in ("grace@example.org", approving.receipt(question, "Reject"), approving.link({"dag": "flywheel", "run": question.run, "task": "approve"}, "x")):
+        assert operator.execute_complete(context(), {**event, "params_input": {"comment": claim}}) == "airflow-service"
+
+
+def test_no_answer_in_time_holds_or_approves_as_the_policy_says(home, monkeypatch):
+    assert PromotionApproval(task_id="a").defaults == ["Reject"]
+    monkeypatch.setenv("FLYWHEEL_APPROVAL_TIMEOUT", "approve")
+    settings.cache_clear()
+    operator = PromotionApproval(task_id="b")
+    event = {"chosen_options": ["Approve"], "params_input": {}, "responded_at": datetime.now(UTC), "responded_by_user": None}
+    assert operator.defaults == ["Approve"] and "FLYWHEEL_APPROVAL_TIMEOUT" in operator.execute_complete(context(), event)
 
 
 def fake_stage(home, monkeypatch, code):
@@ -264,6 +295,13 @@ def test_exit_codes(home, monkeypatch, code, retried):
     with pytest.raises(AirflowException) as caught:
         fake_stage(home, monkeypatch, f"raise SystemExit({code})").execute(context())
     assert isinstance(caught.value, AirflowFailException) is not retried
+
+
+def test_a_failure_says_cause_where_and_mend(home, monkeypatch):
+    line = json.dumps({"stage": "ingest", "exit_code": 2, "error": "no such file", "where": "ingest.sources", "mend": "Name one."})
+    code = f"import os, pathlib\npathlib.Path(os.environ['FLYWHEEL_TERMINATION_LOG']).write_text({line!r})\nraise SystemExit(2)"
+    with pytest.raises(AirflowFailException, match=r"ingest\.sources: no such file\. Name one\."):
+        fake_stage(home, monkeypatch, code).execute(context())
 
 
 def test_killing_the_task_ends_the_whole_process_group_in_time(home, monkeypatch):
@@ -323,3 +361,45 @@ def test_fresh_segments(home):
     assert sensor.fresh_segments(str(store)) == ["2.jsonl", "3.jsonl"]
     put("feedback/waiting.json", json.dumps({"segments": ["2.jsonl", "3.jsonl"], "until": "2020-01-01T00:00:00+00:00"}))
     assert sensor.fresh_segments(str(store)) == ["2.jsonl", "3.jsonl"]
+
+
+def summed(home, monkeypatch, **metrics):
+    """What a run's end tells: its note, and its messages."""
+    from flywheel import airflow_api, notices
+
+    notes, told = [], []
+    monkeypatch.setattr(airflow_api.AirflowApi, "note", lambda self, dag, run, text: notes.append(text))
+    monkeypatch.setattr(notices, "tell", lambda kind, key, facts, links=None, ask=None: told.append((kind, key, facts, links, ask)))
+    base_ = {"ended": "held", "why": "no evidence", "money": 0.5, "currency": "USD", "seconds": 60.0, "primary": "log_loss"}
+    write_manifest(home, "summary", stage="summary", metrics={**base_, **metrics})
+    telling.summed_up(context())
+    return notes, told
+
+
+def test_a_run_ends_with_a_note_and_one_message(home, monkeypatch):
+    notes, told = summed(home, monkeypatch, version=4, gain=0.01)
+    assert notes == ["**held** · version 4 · +0.0100 log loss · 0.5000 USD\n\nno evidence"]
+    ((kind, key, facts, links, _),) = told
+    assert (kind, key, facts["gain"]) == ("result", "result flywheel manual__2026-01-01T00:00:00+00:00", 0.01)
+    assert links["The whole turn"].endswith("/turn") and "/runs/manual__2026" in links["Run in Airflow"]
+
+
+def test_a_failed_run_has_its_note_but_no_second_message(home, monkeypatch):
+    notes, told = summed(home, monkeypatch, ended="failed", why="train did not finish")
+    assert notes == ["**failed** · 0.5000 USD\n\ntrain did not finish"] and told == []
+
+
+def test_a_failure_is_told_at_once_and_telling_never_fails_a_task(home, monkeypatch, caplog):
+    from dags import flywheel_dag
+    from flywheel import notices
+
+    told = []
+    monkeypatch.setattr(notices, "tell", lambda kind, key, facts, links=None, ask=None: told.append((kind, key, facts["why"])))
+    callbacks = flywheel_dag.dag.get_task("train").on_failure_callback
+    task = SimpleNamespace(task_id="train", try_number=3)
+    for callback in callbacks:
+        callback({**context(), "task_instance": task, "exception": AirflowException("out of memory")})
+    assert told == [("failure", "failure flywheel manual__2026-01-01T00:00:00+00:00 train 3", "out of memory")]
+    monkeypatch.setattr(notices, "tell", lambda *a, **k: 1 / 0)
+    telling.failed({**context(), "task_instance": task})
+    assert "nobody could be told" in caplog.text

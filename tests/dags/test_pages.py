@@ -80,3 +80,66 @@ def test_who_is_not_logged_in_is_sent_to_the_login_and_who_may_not_see_is_refuse
     pages.app.dependency_overrides[get_user] = lambda: "somebody"
     assert client.get(f"{ADDRESS}/report").status_code == 403 and asked == ["flywheel"]
     pages.app.dependency_overrides.clear()
+
+
+@pytest.fixture
+def asked(home, monkeypatch):
+    """A client, a token of Grace's, and what Airflow and the audit log were told."""
+    from flywheel import ledger
+    from flywheel.airflow_api import AirflowApi
+    from flywheel.notices import approving
+
+    monkeypatch.setenv("FLYWHEEL_LINK_KEY", "k" * 43)  # pragma: allowlist secret
+    settings.cache_clear()
+    finished(home, "gate", verdict=("verdict.json", json.dumps({"paragraph": "It is <better>."})), page=("report.html", "<p>the report"))
+    finished(home, "register", {"version": 4, "page": "http://m"})
+    told, events = [], []
+    monkeypatch.setattr(AirflowApi, "answer", lambda self, *what: told.append(what))
+    monkeypatch.setattr(ledger, "record_event", lambda who, action, **detail: events.append((who, action, detail)))
+    token = approving.link({"dag": "flywheel", "run": RUN, "task": "approve"}, "grace@example.org").partition("token=")[2]
+    return TestClient(pages.app, follow_redirects=False), token, told, events
+
+
+def test_a_signed_link_shows_the_question_with_the_report_beside_it_and_decides_nothing(asked):
+    client, token, told, _ = asked
+    page = client.get("/approve", params={"token": token})
+    assert page.status_code == 200 and "Roll out version 4?" in page.text and "It is &lt;better&gt;." in page.text and "grace@example.org" in page.text
+    assert f"approve/report?token={token}" in page.text and not told
+    assert client.get("/approve/report", params={"token": token}).text == "<p>the report"
+
+
+def test_an_answer_goes_to_airflow_with_a_receipt(asked):
+    from flywheel.notices import approving
+
+    client, token, told, events = asked
+    reply = client.post("/approve", data={"token": token, "answer": "approve"})
+    assert reply.status_code == 200 and "Thank you" in reply.text
+    ((dag, run, task, option, said),) = told
+    assert (dag, run, task, option) == ("flywheel", RUN, "approve", "Approve")
+    assert approving.person(said["comment"], RUN, "Approve") == "grace@example.org"
+    assert events == [("grace@example.org", "answer", {"run": RUN, "answer": "Approve"})]
+    client.post("/approve", data={"token": token, "answer": "hold"})
+    assert told[-1][3] == "Reject"
+
+
+def test_a_forged_link_and_a_wrong_answer_are_refused(asked):
+    client, token, told, _ = asked
+    for wrong in ("", "nonsense", token[:-2]):
+        assert client.get("/approve", params={"token": wrong}).status_code == 403
+        assert client.get("/approve/report", params={"token": wrong}).status_code == 403
+        assert client.post("/approve", data={"token": wrong, "answer": "approve"}).status_code == 403
+    assert client.post("/approve", data={"token": token, "answer": "perhaps"}).status_code == 400 and not told
+
+
+def test_an_answer_that_comes_second_or_does_not_get_through_says_so(asked, monkeypatch):
+    from flywheel.airflow_api import AirflowApi, Conflict
+    from flywheel.errors import TransientError
+
+    client, token, _, events = asked
+    for error, status in ((Conflict("answered"), 409), (TransientError("away"), 502)):
+
+        def fail(self, *what, error=error):
+            raise error
+
+        monkeypatch.setattr(AirflowApi, "answer", fail)
+        assert client.post("/approve", data={"token": token, "answer": "approve"}).status_code == status and not events
