@@ -205,7 +205,8 @@ def go_back(to: int) -> list[int]:
     if to not in files():
         raise ContractError(f"there is no migration {to}", where="migrate --to", mend=f"Name one from {min(files())} to {latest()}.")
     url = settings().database_url
-    _engine.cache_clear(), _statements.cache_clear()
+    _engine.cache_clear()
+    _statements.cache_clear()
     engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"connect_timeout": 5})
     with connected(), engine.begin() as db:
         undone = sorted((number for number in _begin(db) if number > to), reverse=True)
