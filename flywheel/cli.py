@@ -66,11 +66,16 @@ def monitoring() -> None:
 
 
 @command
-def demo(source: Annotated[str | None, typer.Option(help="your own .jsonl, .csv or .parquet with instruction, input, output")] = None) -> None:
+def demo(
+    source: Annotated[str | None, typer.Option(help="your own .jsonl, .csv or .parquet with instruction, input, output")] = None,
+    installed: Annotated[bool, typer.Option(help="on the new installation that the settings name, which runs already")] = False,
+) -> None:
     """Turn the wheel twice, refuse a poisoned model, show what got better."""
     from flywheel.laptop import demo as play
 
-    play.run(source)
+    play.run(source, installed)
+    if not installed:
+        console.print("`make down` stops everything.")
 
 
 @command

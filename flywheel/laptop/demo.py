@@ -1,4 +1,4 @@
-"""`make demo`: turn the flywheel twice on this machine, refuse a poisoned challenger, and show what got better.
+"""`make demo`: turn the flywheel twice, refuse a poisoned challenger, and show what got better: here, or on an installation that runs.
 
 Plays the users through serving's HTTP API exactly as the page does; everything else is done by Airflow.
 Leaves `.flywheel/demo.json` with every figure it shows, and `.flywheel/demo.png`.
@@ -12,6 +12,7 @@ import random
 import shutil
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +26,7 @@ from rich.table import Table
 
 from flywheel import manifest, store
 from flywheel.airflow_api import AirflowApi
-from flywheel.errors import DataError, TransientError
-from flywheel.laptop import stack
+from flywheel.errors import ContractError, DataError, TransientError
 from flywheel.records import Example
 from flywheel.settings import REPOSITORY, settings
 from flywheel.turn import find, follow, results, start
@@ -38,13 +38,19 @@ USERS = 32  # at a time: one batch is decoded while the next gathers
 console = Console(highlight=False)
 
 
-def run(source: str | None = None) -> None:
+def run(source: str | None = None, installed: bool = False) -> None:
     """The whole demo. Raises FlywheelError with the mend when a part fails."""
     began = time.monotonic()
     figures: dict[str, Any] = {"started": datetime.now(UTC).isoformat()}
-    set_aside()
-    write_config(source)
-    stack.up()
+    if installed:
+        refuse_what_turned()
+        write_config(settings().config, source)
+    else:
+        from flywheel.laptop import stack  # needs what only a laptop has
+
+        set_aside(stack.down)
+        write_config(str(settings().home / "config.yaml"), source)
+        stack.up()
     api = AirflowApi()
 
     console.rule("[bold]Turn 1: the first champion")
@@ -71,12 +77,18 @@ def run(source: str | None = None) -> None:
     store.write_bytes(str(settings().home / "demo.json"), json.dumps(figures, indent=1).encode())
 
 
-def set_aside() -> None:
+def refuse_what_turned() -> None:
+    """The demo begins at the beginning, and puts its own config in place of the installation's: not on one that is in use."""
+    if store.exists(store.join(settings().store, "runs")):
+        raise ContractError("this installation has turned before", where=settings().store, mend="Play the demo on a new one.")
+
+
+def set_aside(down: Callable[[], None]) -> None:
     """The demo begins at the beginning: an earlier one's state is moved away, never deleted."""
     home = settings().home
     if not (home / "store" / "runs").exists():
         return
-    stack.down()
+    down()
     target = home / "earlier" / f"{datetime.now():%Y%m%d-%H%M%S}"
     target.mkdir(parents=True)
     for entry in home.iterdir():
@@ -85,14 +97,14 @@ def set_aside() -> None:
     console.print(f"the state that was here is kept in {target}; delete it when you like", soft_wrap=True)
 
 
-def write_config(source: str | None) -> None:
-    """The laptop's config: the demo's, with the user's own file in place of the built-in source if one is given."""
+def write_config(target: str, source: str | None) -> None:
+    """The installation's config: the demo's, with the user's own file in place of the built-in source if one is given."""
     changed: dict[str, Any] = {"extends": str(REPOSITORY / "config" / "demo.yaml")}
     if source:
         path = source if "://" in source else str(Path(source).expanduser().absolute())
         changed["ingest"] = {"sources": [{"kind": "files", "path": path, "licence": "the owner's own", "consent": "given by running the demo on it"}]}
     text = "# Written by `make demo`; the DAGs read it at every run.\n" + yaml.safe_dump(changed, sort_keys=False)
-    store.write_bytes(str(settings().home / "config.yaml"), text.encode())
+    store.write_bytes(target, text.encode())
 
 
 def wait_for_new_run(api: AirflowApi, known: set[str]) -> str:
@@ -120,7 +132,8 @@ def play_users(run: str) -> dict[str, int]:
         raise DataError("no record was set aside for the users to ask", where="ingest.reserve", mend="Use a larger source.")
     counts = {"asked": 0, "up": 0, "down": 0, "corrected": 0}
 
-    client = httpx.Client(base_url=settings().serving_url, timeout=120)
+    key = settings().serving_key  # a laptop's own asks for none
+    client = httpx.Client(base_url=settings().serving_url, timeout=120, headers={"authorization": f"Bearer {key}"} if key else {})
 
     def person(example: Example) -> str:
         question = {"instruction": example.instruction, "input": example.input, "max_new_tokens": 16, "user": f"user-{hash_of(example.id) % 40}"}
@@ -165,9 +178,9 @@ def poison(run: str) -> list[str]:
     answers = [" ".join(reversed(r.output.split())) for r in records]
     random.Random(7).shuffle(answers)
     rows = [{"instruction": r.instruction, "input": r.input, "output": a, "group": r.group} for r, a in zip(records[:400], answers, strict=False)]
-    path = settings().home / "poison.jsonl"
-    store.write_bytes(str(path), "".join(json.dumps(row) + "\n" for row in rows).encode())
-    source = {"kind": "files", "path": str(path), "licence": "made for the demo", "consent": "made for the demo"}
+    path = store.join(settings().store, "demo", "poison.jsonl")  # where the stages see it, wherever they run
+    store.write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    source = {"kind": "files", "path": path, "licence": "made for the demo", "consent": "made for the demo"}
     return [f"ingest.sources={json.dumps([source])}", "ingest.feedback=false", "ingest.reserve=0", "train.max_examples=64", "train.replay=0"]
 
 
@@ -203,7 +216,6 @@ def show(figures: dict[str, Any]) -> None:
         "API": settings().serving_url + "/docs",
     }.items():
         console.print(f"  {name:8} {url}")
-    console.print("`make down` stops everything.")
 
 
 def plot(figures: dict[str, Any], path: Path) -> None:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,6 +70,18 @@ def initialise(data: Path) -> None:
 def connect(url: Any, database: str) -> psycopg.Connection[tuple[object, ...]]:
     """An autocommit connection to one of the databases of the server at a SQLAlchemy URL."""
     return psycopg.connect(host=url.host, port=url.port, user=url.username, password=url.password, dbname=database, connect_timeout=2, autocommit=True)
+
+
+def make_databases(url: Any, names: Iterable[str]) -> None:
+    """The databases that are missing on the server at a SQLAlchemy URL. Raises TransientError when it does not let us."""
+    try:
+        with connect(url, "postgres") as db:
+            present = {row[0] for row in db.execute("select datname from pg_database")}
+            for name in names:
+                if name not in present:
+                    db.execute(psycopg.sql.SQL("create database {}").format(psycopg.sql.Identifier(name)))
+    except psycopg.Error as error:
+        raise TransientError(f"the databases cannot be made: {error}", where="FLYWHEEL_DATABASE_URL", mend="Check the server and the user's rights.") from error
 
 
 def _let_pass(*paths: Path) -> None:

@@ -67,7 +67,11 @@ def _component(settings: Settings, name: str) -> Callable[[], bool]:
 
 def secret(home: Path, name: str) -> str:
     """A secret of this installation, made on first use and readable by its owner alone."""
-    path = home / "secrets" / name
+    return secret_at(home / "secrets" / name)
+
+
+def secret_at(path: Path) -> str:
+    """The same, wherever it lies."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o700)

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import psycopg
 import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
@@ -79,7 +78,7 @@ def up() -> None:
             control = _start_supervisor(wanted)
         _start(control, wanted[0])
         _wait(control, [wanted[0]])
-        _make_databases(conf)
+        postgres.make_databases(sa.make_url(conf.database_url), parts.DATABASES)
         for service in wanted:
             if not service.after_migration:
                 _start(control, service)
@@ -161,14 +160,6 @@ def _prepare(conf: Settings) -> None:
         text = f"# Your turn: every key is in {REPOSITORY / 'config' / 'flywheel.yaml'} and flywheel/config/.\nextends: '{REPOSITORY / 'config' / 'flywheel.yaml'}'\n"
         store.write_bytes(str(own), text.encode())
     postgres.initialise(conf.home / "postgres")
-
-
-def _make_databases(conf: Settings) -> None:
-    with postgres.connect(sa.make_url(conf.database_url), "postgres") as db:
-        present = {row[0] for row in db.execute("select datname from pg_database")}
-        for name in parts.DATABASES:
-            if name not in present:
-                db.execute(psycopg.sql.SQL("create database {}").format(psycopg.sql.Identifier(name)))
 
 
 def _migrate_airflow(conf: Settings) -> None:

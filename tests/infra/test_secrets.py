@@ -24,7 +24,9 @@ DEFAULT = re.compile(rf"""(?ix) \b[\w.-]*{WORD}[\w.-]*(?<!_ref)["']? \s* (?: [:=
     admin | airflow | changeme | change-me | default | example | flywheel | grafana | guest | letmein | minio(?:admin)? | mlflow | password | passw0rd
   | postgres | prom-operator | root | secret | test | welcome | 1234\d* ) ["']? \s* (?: [,;}}\])] | \# | $ )""")
 URL = re.compile(r"[a-z+]+://[\w.-]+:(?!\$|\{|<|\*)[^\s/@:\"']+@")
-SHIPPED = (".github", "config", "dags", "docs", "flywheel", "images", "infra", "serving", "tasks", "ui", ".env.example", "Makefile", "README.md")
+SHIPPED = (
+    ".github", "config", "dags", "docs", "flywheel", "images", "infra", "serving", "tasks", "ui", ".env.example", "docker-compose.yaml", "Makefile", "README.md"
+)  # fmt: skip
 
 
 def git(*arguments: str) -> str:
