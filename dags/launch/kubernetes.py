@@ -155,7 +155,9 @@ class KubernetesStage(KubernetesPodOperator):
     def build_pod_request_obj(self, context: Any = None, **options: Any) -> k8s.V1Pod:
         """On another node than the tries before, if there is one."""
         self.affinity = elsewhere(failed_nodes(context)) if context else None
-        return super().build_pod_request_obj(context, **options)
+        pod = super().build_pod_request_obj(context, **options)
+        pod.spec.enable_service_links = False  # or each Service there is a variable, some of them called FLYWHEEL_…
+        return pod
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run the pod; the manifest, not the pod's phase, says whether it did its work."""

@@ -49,6 +49,7 @@ class NodesStage(KubernetesJobOperator):
         self.affinity = elsewhere(failed_nodes(context)) if context else None
         job = super().build_job_request_obj(context)
         job.metadata.labels = {**job.metadata.labels, **job.spec.template.metadata.labels}  # by which a later try finds it
+        job.spec.template.spec.enable_service_links = False
         first = f"{job.metadata.name}-0.{self.subdomain}:{PORT}"
         job.spec.template.spec.containers[0].env += [
             k8s.V1EnvVar(name="FLYWHEEL_NODES", value=str(self.completions)),

@@ -137,6 +137,8 @@ def manifests(namespace: str) -> list[dict[str, Any]]:
     """infra/kubernetes/stages.yaml for one namespace that holds both Airflow's account and the stages."""
     found = [each for each in yaml.safe_load_all((REPOSITORY / "infra" / "kubernetes" / "stages.yaml").read_text()) if each["kind"] != "Namespace"]
     for each in found:
+        if each["kind"] == "PriorityClass":  # another name than an installation's own
+            each["metadata"]["name"] = f"{namespace}-training"
         if "namespace" in each["metadata"]:
             each["metadata"]["namespace"] = namespace
         for subject in each.get("subjects", []):
@@ -161,7 +163,7 @@ def pods_file(cluster: Cluster, namespace: str, s3: int, mlflow: int) -> dict[st
             "cpu": {"node_selector": {"pool": "cpu"}, "requests": size, "limits": limits},
             "gpu": {
                 "node_selector": {"accelerator": "nvidia"}, "tolerations": [taint], "requests": size, "limits": limits | {"nvidia.com/gpu": "1"},
-                "shared_memory": "64Mi", "priority_class": "flywheel-training",
+                "shared_memory": "64Mi", "priority_class": f"{namespace}-training",
             },
         },
     }  # fmt: skip
@@ -209,6 +211,7 @@ def turning(cluster: Cluster, model: Path, records: list[dict[str, str]], folder
                     yield wheel
         finally:
             watch.stop()
+            cluster.kubectl("delete", "priorityclass", f"{namespace}-training")
             moto.terminate()
             moto.wait()
             os.environ.clear()

@@ -176,7 +176,7 @@ def test_every_pod_meets_the_restricted_standard_and_holds_no_secret(make):
         own = container["securityContext"]
         assert own["allowPrivilegeEscalation"] is False and own["capabilities"] == {"drop": ["ALL"]} and own["readOnlyRootFilesystem"]
         assert all(set(v) - {"name"} <= {"emptyDir", "projected"} for v in spec["volumes"]) and not spec["hostNetwork"]
-        assert spec["automountServiceAccountToken"] is False
+        assert spec["automountServiceAccountToken"] is False and spec["enableServiceLinks"] is False
         assert (
             spec["activeDeadlineSeconds"]
             == 6 * 3600 + pods().stages[name].grace_seconds
