@@ -71,7 +71,7 @@ CASES: dict[str, dict[str, Any]] = {
               "feedbackWorker": {"enabled": False}, "migrations": {"enabled": False}, "networkPolicy": {"enabled": False}},
     "everything": {
         **BASE, "config": "s3://bucket/configs/flywheel.yaml", "ingress": {**INGRESS, "annotations": {"haproxy.org/cookie-persistence": "page"}},
-        "environment": {"RETENTION_DAYS": "90"},
+        "environment": {"RETENTION_DAYS": "90"}, "storeSecret": "store", "aws": {"region": "x", "endpoint": "http://minio:9000"},
         "stages": {"pods": {"namespace": "team", "images": {"data": "registry/flywheel/data:1"}}}, "image": {"digests": {"serving": DIGEST, "ui": DIGEST}, "pullSecrets": ["registry"]},
         "monitoring": {"enabled": True, "labels": {"release": "monitoring"}, "metricsKeySecret": "metrics-key", "runbook": "https://example.org/runbook"},
         "serving": {"engine": "upstream", "keysSecret": "keys", "settings": {"UPSTREAM_URL": "http://vllm:8000/v1", "MAX_BATCH": "64"}, "priorityClassName": "serving",

@@ -100,6 +100,37 @@ envFrom:
     secretKeyRef: {name: {{ .root.Values.database.secret }}, key: url}
 {{- end }}
 
+{{/* The store's keys, where pods have no role of the cloud: as variable, volume and mount. */}}
+{{- define "flywheel.storeVariable" -}}
+{{- if .root.Values.storeSecret }}
+- {name: AWS_SHARED_CREDENTIALS_FILE, value: /etc/flywheel/store/credentials}
+{{- end }}
+{{- end }}
+
+{{- define "flywheel.storeVolume" -}}
+{{- with .root.Values.storeSecret }}
+- name: store
+  secret: {secretName: {{ . }}}
+{{- end }}
+{{- end }}
+
+{{- define "flywheel.storeMount" -}}
+{{- if .root.Values.storeSecret }}
+- {name: store, mountPath: /etc/flywheel/store, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{/* Which S3: the one of a region, or one at an address. */}}
+{{- define "flywheel.aws" -}}
+{{- with .Values.aws.region }}
+AWS_REGION: {{ . | quote }}
+AWS_DEFAULT_REGION: {{ . | quote }}
+{{- end }}
+{{- with .Values.aws.endpoint }}
+AWS_ENDPOINT_URL: {{ . | quote }}
+{{- end }}
+{{- end }}
+
 {{/* A pause before SIGTERM, for those that have no drain of their own: until no proxy sends them anything. */}}
 {{- define "flywheel.preStop" -}}
 lifecycle:
