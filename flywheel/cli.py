@@ -11,12 +11,12 @@ import httpx
 import typer
 from rich.table import Table
 
-from flywheel import cli_care, store
+from flywheel import cli_care, cli_operate, store
 from flywheel.command import AS_JSON, app, command, console, data_command, review_command
 from flywheel.errors import ContractError, DataError, FlywheelError, TransientError
 from flywheel.settings import settings
 
-__all__ = ["app", "cli_care"]
+__all__ = ["app", "cli_care", "cli_operate"]
 
 
 @command
@@ -130,20 +130,10 @@ def versions() -> None:
         table.add_column(column)
     aliases = {registry.alias(name): name for name in ("challenger", "previous", "champion")}
     for v in registry.versions():
-        table.add_row(str(v.version), aliases.get(v.version, ""), v.verdict, str(v.parent or "base"), v.created, v.reason)
+        table.add_row(
+            str(v.version), "retired" if v.retired else aliases.get(v.version, ""), v.verdict, str(v.parent or "base"), v.created, v.retired or v.reason
+        )
     console.print(table)
-
-
-@command
-def rollback(
-    to: Annotated[int | None, typer.Option(help="version number; by default the one served before")] = None,
-    reason: Annotated[str, typer.Option(help="goes into the audit log")] = "by hand",
-) -> None:
-    """Serve an earlier version again; servers follow within seconds."""
-    from flywheel import registry
-
-    target = registry.rollback(os.environ.get("USER", "operator"), reason, to)
-    console.print(f"version {target} is the champion now; serving follows within seconds")
 
 
 @command

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from flywheel import assessments, ledger, lineage, store
 from flywheel.errors import ContractError, NotFound, TransientError
+from flywheel.ledger import holds
 from flywheel.ledger.review import decisions_on
 from flywheel.ledger.schema import answers, decisions, events, feedback, segments, transaction
 from flywheel.ledger.schema import lineage as index
@@ -31,7 +32,8 @@ def forget(actor: str, reason: str, *, user: str = "", record: str = "", expired
     """Forget everything of a person (what they asked, and all that was said about it; `until` a moment), one record, or what was kept long enough.
 
     Returns the proof, which is also at `<store>/feedback/forgotten/<id>.json`; its `pending` says what MLflow has still to be told.
-    Raises NotFound when there is nothing of that name, TransientError when the store is away: call it again then.
+    Raises NotFound when there is nothing of that name, ContractError when it is held, TransientError when the store is away: call it again then.
+    What is held is passed over when `expired` or `until` is given.
     """
     lineage.catch_up()
     now = datetime.now(UTC)
@@ -48,8 +50,15 @@ def forget(actor: str, reason: str, *, user: str = "", record: str = "", expired
         else:
             subject, which = {"kept_until": now.isoformat()}, feedback.c.keep_until <= now
         which = sa.or_(which, feedback.c.id.in_(decisions_on(sa.select(feedback.c.id).where(which).correlate(None))))
+        which = sa.and_(which, feedback.c.sha256.is_(None))
+        on_hold = holds.held(db)
+        if expired or until:
+            which = sa.and_(which, ~on_hold)
+            asked = sorted(set(asked) - set(db.execute(sa.select(feedback.c.answer_id).where(on_hold)).scalars()))
+        elif user in holds.names(db, "user") or db.execute(sa.select(feedback.c.id).where(which, on_hold).limit(1)).first():
+            raise ContractError("this is under a legal hold", where=user or record, mend="`flywheel holds` says why; `flywheel hold --lift` ends it.")
         columns = (feedback.c.number, feedback.c.id, feedback.c.body, feedback.c.segment, feedback.c.batch)
-        rows = db.execute(sa.select(*columns).where(which, feedback.c.sha256.is_(None)).order_by(feedback.c.number).with_for_update()).all()
+        rows = db.execute(sa.select(*columns).where(which).order_by(feedback.c.number).with_for_update()).all()
         reviewed = db.execute(decisions.update().where(decisions.c.reviewer == user).values(reviewer=store.sha256_text(user))).rowcount
         if rows or asked or expired or reviewed:
             proof: dict[str, Any] = {"id": uuid.uuid4().hex, "at": now.isoformat(), "actor": actor, "reason": reason, "subject": subject, "answers": len(asked)}
@@ -79,15 +88,16 @@ def again(actor: str) -> list[str]:
         with transaction() as db:
             if "record" in subject:
                 which = sa.or_(feedback.c.id == subject["record"], feedback.c.idempotency_key == subject["record"])
-                back = db.execute(sa.select(feedback.c.id).where(which, feedback.c.sha256.is_(None))).scalars().all()
+                back = db.execute(sa.select(feedback.c.id).where(which, feedback.c.sha256.is_(None), ~holds.held(db))).scalars().all()
                 found = [{"record": record} for record in back]
             else:
+                kept = holds.names(db, "user")
                 named = [
                     sa.select(answers.c.user).where(answers.c.at <= moment, answers.c.user != ""),
                     sa.select(feedback.c.user).where(feedback.c.at <= moment, feedback.c.sha256.is_(None), feedback.c.user.is_not(None)),
                 ]
                 people = db.execute(sa.union(*named)).scalars() if "person" in subject else []
-                found = [{"user": user} for user in people if store.sha256_text(user) == subject["person"]]
+                found = [{"user": user} for user in people if store.sha256_text(user) == subject["person"] and user not in kept]
         for one in found:
             done.append(str(forget(actor, f"again, as in proof {proof['id']}", **one, until=moment)["id"]))
     return done
@@ -151,7 +161,9 @@ def _tell_mlflow(ids: list[str]) -> list[str]:
 def _check(proof: dict[str, Any], ids: set[str]) -> dict[str, str]:
     """Read again what was written anew: the ids may be there as tombstones alone. Gives the files' checksums."""
     seen: dict[str, str] = {}
-    for name in proof["segments"]:
+    with transaction() as db:
+        there = set(db.execute(sa.select(segments.c.name).where(segments.c.archived.is_(None))).scalars())
+    for name in there & set(proof["segments"]):
         data = store.read_bytes(store.join(settings().store, ledger.SEGMENTS, name))
         bad = [entry for entry in map(json.loads, data.splitlines()) if entry["id"] in ids and "sha256" not in entry]
         seen[name] = _clean(data, bad, name)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TAG = "flywheel"
 TRAFFIC_TAG = "flywheel.traffic"
+RETIRED_TAG = "flywheel.retired"
 Verdict = Literal["promote", "hold", "refuse"]
 
 
@@ -54,10 +55,11 @@ class Version(BaseModel):
     run_dir: str
     created: str = ""
     signature: str = Field("", description="Ed25519, base64, over `signed_text`; empty when no key was set")
+    retired: str = Field("", description="Why it is never served again; a tag of its own")
 
     def signed_text(self) -> str:
-        """What a signature vouches for: everything but the number, which MLflow gives later, and the signature itself."""
-        return self.model_dump_json(exclude={"version", "signature"})
+        """What a signature vouches for: everything but the number, which MLflow gives later, what came afterwards, and the signature itself."""
+        return self.model_dump_json(exclude={"version", "signature", "retired"})
 
 
 class Desired(BaseModel):
@@ -138,13 +140,13 @@ def versions() -> list[Version]:
         token = page.get("next_page_token", "")
         if not token:
             break
-    tagged = [(int(v["version"]), tag["value"]) for v in found for tag in v.get("tags", []) if tag["key"] == TAG]
-    return [_parsed(number, value) for number, value in sorted(tagged, reverse=True)]
+    tagged = {int(v["version"]): {tag["key"]: tag["value"] for tag in v.get("tags", [])} for v in found}
+    return [_parsed(number, tags[TAG], tags.get(RETIRED_TAG, "")) for number, tags in sorted(tagged.items(), reverse=True) if TAG in tags]
 
 
-def _parsed(number: int, value: str) -> Version:
+def _parsed(number: int, value: str, retired: str) -> Version:
     try:
-        return Version.model_validate_json(value).model_copy(update={"version": number})
+        return Version.model_validate_json(value).model_copy(update={"version": number, "retired": retired})
     except ValidationError as error:
         field = ".".join(map(str, error.errors()[0]["loc"]))
         raise ContractError(
@@ -248,10 +250,12 @@ def promote(version: int, actor: str, reason: str, **detail: Any) -> None:
     """Make a version the champion, remember the one before, and say so in the audit log.
 
     May be killed anywhere and called again: the aliases always name a version, and the event is written once.
+    Raises ContractError for a version that is none or that was retired.
     """
-    get(version)
     mlflow, name = client(), settings().model_name
     with ledger.registry_lock() as db:
+        if retired := get(version).retired:
+            raise ContractError(f"it was retired ({retired})", where=f"{name} version {version}", mend="Choose one that was not: `flywheel versions`.")
         told = next((event["detail"]["version"] for event in ledger.list_events(1, "promote")), None)
         before = alias("champion")
         if before == told == version:
@@ -281,8 +285,32 @@ def rollback(actor: str, reason: str, version: int | None = None) -> int:
         raise ContractError(
             "no version was served before this one", where=settings().model_name, mend="Name one: `flywheel rollback --to N`; `flywheel versions` lists them."
         )
-    chosen = get(target)
-    if chosen.verdict == "refuse":
-        raise ContractError(f"version {target} was refused by the gate ({chosen.reason})", where=settings().model_name, mend="Choose one that was promoted.")
-    promote(target, actor, f"rollback: {reason}")
+    promote(by_hand(target).version, actor, f"rollback: {reason}")
     return target
+
+
+def by_hand(number: int) -> Version:
+    """A version that a person may make the champion. Raises ContractError for one that the gate refused."""
+    chosen = get(number)
+    if chosen.verdict == "refuse":
+        raise ContractError(f"version {number} was refused by the gate ({chosen.reason})", where=settings().model_name, mend="Choose one that was promoted.")
+    return chosen
+
+
+def retire(version: int, actor: str, reason: str) -> None:
+    """Never serve a version again; housekeeping may then delete its files, unless a living version descends from it.
+
+    Raises ContractError for the champion and for one that is being rolled out. Twice is as good as once.
+    """
+    chosen, mlflow, name = get(version), client(), settings().model_name
+    with ledger.registry_lock() as db:
+        now = desired()
+        if version == now.champion or (now.live and version == now.challenger):
+            mend = "Make another the champion first: `flywheel rollback --to N`."
+            raise ContractError("this version is served", where=f"{name} version {version}", mend=mend)
+        if chosen.retired:
+            return
+        mlflow.set_model_version_tag(name, str(version), RETIRED_TAG, reason)
+        if alias("previous") == version:
+            mlflow.delete_registered_model_alias(name, "previous")
+        ledger.record_event(actor, "retire", within=db, version=version, reason=reason)

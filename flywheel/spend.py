@@ -27,9 +27,14 @@ def _attempt(uri: str) -> Cost:
     return Cost.model_validate_json(store.read_bytes(uri))
 
 
-def by_stage() -> dict[str, Cost]:
-    """What each stage's attempts have cost so far in this ISO week (UTC)."""
-    folder = _folder(datetime.now(UTC))
+def weeks() -> list[str]:
+    """The weeks in which something was spent, e.g. 2026-W09, newest first."""
+    return sorted(store.list_names(store.join(settings().store, "spend")), reverse=True)
+
+
+def by_stage(week: str = "") -> dict[str, Cost]:
+    """What each stage's attempts have cost in an ISO week (UTC), or so far in this one."""
+    folder = store.join(settings().store, "spend", week) if week else _folder(datetime.now(UTC))
     totals: dict[str, Cost] = {}
     for name in store.list_names(folder):
         stage = name.rpartition("-")[0]

@@ -14,7 +14,7 @@ from flywheel.manifest import Artifact
 def run(ctx: stage.Context) -> None:
     """Return, and say to what."""
     conf = ctx.config.rollback
-    number = registry.rollback(f"run {ctx.run_dir.rsplit('/', 1)[-1]}", conf.reason, conf.to or None)
+    number = registry.rollback(conf.actor or f"run {ctx.run_dir.rsplit('/', 1)[-1]}", conf.reason, conf.to or None)
     ctx.metrics["version"] = number
     ctx.say(f"version {number} is what is served; serving follows within seconds")
 

@@ -12,6 +12,7 @@ from flywheel import manifest
 from flywheel.errors import FlywheelError
 from flywheel.settings import settings
 
+ASKED = ("operate", "rollback")  # what a person asks for: the audit log says who
 NEVER_RETRIED = {2: "the config or the contract is wrong", 3: "the data is not good enough"}
 
 
@@ -36,6 +37,8 @@ def arguments(stage: str, context: Any) -> list[str]:
         found += ["--set", "rollout.enabled=false"]
     for assignment in chosen.assignments(params):
         found += ["--set", assignment]
+    if stage in ASKED:  # last, as below
+        found += ["--set", f"{stage}.actor={json.dumps(getattr(run, 'triggering_user_name', None) or '')}"]
     if stage == "rollout":  # last, so that no param can claim a person's yes
         found += ["--set", f"rollout.approved_by={json.dumps(context['ti'].xcom_pull(task_ids='approve') or '')}"]
     return found

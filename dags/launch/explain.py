@@ -48,9 +48,13 @@ STAGES = {
     "summary": "One page about the run: times and costs, data, verdict, samples, history; the note of the run and the message that is sent come from it.",
     "curate": "Claims what people said as one batch and judges each record. **Skipped**: too little yet; nothing is lost. **Red**: clear it, it takes up the same batch.",
     "review": "Pulls decisions from Label Studio and pushes what is in doubt. **Red**: Label Studio is away, or its token is not accepted.",
-    "housekeep": "Forgets what was kept as long as it may be. **Red**: clear it; a forgetting that was cut off is finished.",
+    "housekeep": (
+        "Forgets what was kept as long as it may be, deletes what is old and needed by nothing living, tidies the databases. `deleted.jsonl` names every "
+        "file. **Red**: clear it; what was cut off is finished."
+    ),
     "index": "Embeds documents that are new, deletes what is gone, shows all of it at once. **Red**: clear it; what was embedded is kept.",
     "features": "Brings the feature store up to date and looks for skew. **Red, 3**: skew; its log names the features.",
+    "operate": "Promotes, retires, pauses, resumes or forgets what the form names. **Red**: the last line of its log says why, and nothing was changed.",
     "rollback": "Ends the rollout that goes on, or serves an earlier version. **Red**: that version does not exist, or the gate had refused it.",
 }
 

@@ -75,4 +75,5 @@ def assignments(params: Any) -> list[str]:
     """The choices of a run as `section.key=value`, the free changes last."""
     chosen = {path: params.get(name) for name, path in SETS.items()}
     found = [f"{path}={json.dumps(value)}" for path, value in chosen.items() if value not in (None, "", [], AS_CONFIG)]
+    found += [f"{name}={json.dumps(value)}" for name, value in params.items() if "." in name]  # a field that is a setting, e.g. operate.version
     return [*found, *(params.get("set") or [])]

@@ -196,12 +196,34 @@ class Rollback(Section):
 
     to: int = Field(0, ge=0, description="The version; 0: end the rollout that goes on, or else what was served before")
     reason: str = Field("by hand", description="Goes into the audit log")
+    actor: str = Field("", description="Who asks for it. Set by the DAG")
+
+
+class Operate(Section):
+    """What an operator asks for in Airflow."""
+
+    verb: Literal["", "promote", "retire", "pause", "resume", "forget"] = ""
+    version: int = Field(0, ge=0, description="To promote or retire")
+    user: str = Field("", description="To forget: a person, as answers and feedback name them")
+    record: str = Field("", description="To forget: the id or key of one piece of feedback")
+    reason: str = Field("", description="Goes into the audit log")
+    actor: str = Field("", description="Who asks for it. Set by the DAG")
+
+
+Days = Annotated[float, Field(gt=0)] | None
 
 
 class Housekeep(Section):
-    """Forget what was kept as long as it may be."""
+    """Forget what was kept as long as it may be, and delete what is old and needed by nothing living. null keeps it for ever."""
 
     reason: str = Field("kept as long as it may be", min_length=1, description="What the proof says")
+    delete: bool = Field(True, description="false: only say what would go")
+    run_days: Days = Field(90, description="Files of a run, but not its manifests")
+    checkpoint_days: Days = Field(7, description="Checkpoints of trainings that have ended")
+    dataset_days: Days = Field(None, description="Data set versions; the newest stays")
+    segment_days: Days = Field(None, description="Sealed files of feedback whose records are in finished batches; the ledger keeps the records")
+    orphan_days: Days = Field(7, description="What nothing points at")
+    database_days: Days = Field(90, description="Reads of features in the ledger; runs and logs in Airflow's database, where its environment is at hand")
 
 
 class Summary(Section):
@@ -235,6 +257,7 @@ class Config(Section):
     register_: Register = Field(Register(), alias="register")
     rollout: Rollout = Rollout()
     rollback: Rollback = Rollback()
+    operate: Operate = Operate()
     summary: Summary = Summary()
     curate: Curate = Curate()
     housekeep: Housekeep = Housekeep()

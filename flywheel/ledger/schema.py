@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -68,6 +69,7 @@ segments = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("sealed", Moment),
     sa.Column("sha256", sa.Text),
+    sa.Column("archived", Moment),
 )
 events = sa.Table(
     "events",
@@ -168,6 +170,17 @@ notices = sa.Table(
     sa.Column("due", Moment, nullable=False, server_default=sa.func.now()),
     sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
     sa.Column("problem", sa.Text, nullable=False, server_default=""),
+)
+
+Kind = Literal["user", "record", "run", "dataset", "version"]
+holds = sa.Table(
+    "holds",
+    tables,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("at", Moment, nullable=False, server_default=sa.func.now()),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
 )
 
 

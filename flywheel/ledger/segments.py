@@ -2,7 +2,7 @@
 
 Fields of a line: those of `flywheel.records.Feedback`, with `timestamp`, `prompt`, `response`, `comment`, and `feedback`, the verdict in a word.
 A forgotten record leaves a line with its id and the hash of what was said. Segments are written, never read, by the flywheel: the
-ledger is the truth, and a file that was cut, lost or changed is written again from it.
+ledger is the truth, and a file that was cut, lost or changed is written again from it. One that retention deleted (`archive`) is not.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from flywheel import store
 from flywheel.ledger.feedback import READ, record_of
-from flywheel.ledger.schema import SEAL_LOCK, feedback, lock, segments, transaction
+from flywheel.ledger.holds import held
+from flywheel.ledger.schema import SEAL_LOCK, batches, feedback, lock, segments, transaction
 from flywheel.settings import settings
 
 SEGMENTS, CLAIMED = "feedback/segments", "feedback/claimed"
@@ -46,7 +48,7 @@ def _write() -> str:
     """Write a segment that is not sealed; its name, or an empty string when all are."""
     with transaction() as db:
         lock(db, SEAL_LOCK)
-        name = db.execute(sa.select(sa.func.min(segments.c.name)).where(segments.c.sealed.is_(None))).scalar()
+        name = db.execute(sa.select(sa.func.min(segments.c.name)).where(segments.c.sealed.is_(None), segments.c.archived.is_(None))).scalar()
         if name is None:
             return ""
         rows = db.execute(READ.where(feedback.c.segment == name).order_by(feedback.c.number)).all()
@@ -83,7 +85,10 @@ def check_segments(names: Iterable[str]) -> list[str]:
     said = []
     with transaction() as db:
         lock(db, SEAL_LOCK)
-        known = {row.name: row.sha256 for row in db.execute(sa.select(segments.c.name, segments.c.sha256).where(segments.c.sealed.is_not(None)))}
+        known = {
+            row.name: row.sha256
+            for row in db.execute(sa.select(segments.c.name, segments.c.sha256).where(segments.c.sealed.is_not(None), segments.c.archived.is_(None)))
+        }
         for name in names:
             if name not in known:
                 said.append(f"{uri(name)} is not a segment that was sealed here (a copy, or renamed): it is not read, and may be deleted.")
@@ -100,3 +105,20 @@ def _digest(name: str) -> str:
         return hashlib.sha256(store.read_bytes(uri(name))).hexdigest()
     except FileNotFoundError:
         return ""
+
+
+def archive(before: datetime) -> list[str]:
+    """Delete the files of segments that were sealed before a moment and whose records are all in finished batches; their names.
+
+    The records stay in the ledger. What has a held record stays.
+    """
+    with transaction() as db:
+        lock(db, SEAL_LOCK)
+        busy = sa.or_(feedback.c.batch.is_(None), feedback.c.unsettled, ~batches.c.finished, held(db))
+        open_ = sa.select(feedback.c.segment).outerjoin(batches, feedback.c.batch == batches.c.id).where(busy, feedback.c.segment.is_not(None))
+        chosen = segments.c.sealed < before, segments.c.archived.is_(None), segments.c.name.not_in(open_)
+        names = list(db.execute(segments.update().where(*chosen).values(archived=sa.func.now()).returning(segments.c.name)).scalars())
+    for name in names:  # a death before the end leaves files that housekeeping calls orphans
+        store.remove(uri(name))
+        store.remove(store.join(settings().store, CLAIMED, name))
+    return sorted(names)

@@ -31,7 +31,7 @@ sys.meta_path.insert(0, Blocked())
 import airflow.sdk
 from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronDataIntervalTimetable, Param
 before = time.process_time()
-import dags.flywheel_dag, dags.feedback_dag, dags.housekeeping_dag, dags.review_dag, dags.rollback_dag, dags.index_dag, dags.features_dag
+import dags.flywheel_dag, dags.feedback_dag, dags.housekeeping_dag, dags.review_dag, dags.rollback_dag, dags.index_dag, dags.features_dag, dags.operate_dag
 print(time.process_time() - before)
 """
 
@@ -71,9 +71,9 @@ def test_dag_files_need_nothing_of_ml_and_are_the_same_for_both_launchers(launch
 
 
 def test_every_dag_can_be_read_and_explains_itself(home):
-    from dags import features_dag, feedback_dag, flywheel_dag, housekeeping_dag, index_dag, review_dag, rollback_dag
+    from dags import features_dag, feedback_dag, flywheel_dag, housekeeping_dag, index_dag, operate_dag, review_dag, rollback_dag
 
-    for dag in (flywheel_dag.dag, feedback_dag.dag, housekeeping_dag.dag, review_dag.dag, rollback_dag.dag, index_dag.dag, features_dag.dag):
+    for dag in (flywheel_dag.dag, feedback_dag.dag, housekeeping_dag.dag, review_dag.dag, rollback_dag.dag, index_dag.dag, features_dag.dag, operate_dag.dag):
         assert dag.doc_md and dag.tags and dag.max_active_runs == 1
         assert dag.on_failure_callback
         assert all(task.owner == "ml-platform" and task.retries == 2 for task in dag.tasks)
@@ -173,6 +173,16 @@ def test_only_the_rollout_is_told_who_approved(home):
     assert not any("approved_by" in a for a in base.arguments("gate", context(person="Ada")))
     assert base.arguments("rollout", context(set=["rollout.approved_by=me"]))[-1] == 'rollout.approved_by=""'
     assert 'gate.approval="always"' in base.arguments("gate", context(approval="always"))
+
+
+def test_who_asks_for_something_is_who_airflow_says(home):
+    asked = context(**{"operate.verb": "retire", "operate.version": 3, "operate.reason": 'it "lies": 3'}, set=["operate.actor=me"])
+    asked["dag_run"].triggering_user_name = "Ada"
+    found = base.arguments("operate", asked)
+    assert [a for a in found if a.startswith("operate.")] == [
+        'operate.verb="retire"', "operate.version=3", 'operate.reason="it \\"lies\\": 3"', "operate.actor=me", 'operate.actor="Ada"',
+    ]  # fmt: skip
+    assert base.arguments("rollback", context())[-1] == 'rollback.actor=""'
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flywheel import manifest, registry, store
+from flywheel import manifest, registry, signing, store
 from flywheel.registry import TAG, Version
 from flywheel.settings import settings
 from tests.flywheel.ledger.conftest import write_examples
@@ -44,3 +44,31 @@ def learn(mlflow_server, database, home):
         return int(client.create_model_version(model, "s3://nowhere/adapter", tags={TAG: version.model_dump_json(exclude={"version"})}).version), dataset
 
     return learn
+
+
+@pytest.fixture
+def register(mlflow_server, database, home, tmp_path):
+    """Registers a version as the stage does, with a one-file adapter."""
+    client = registry.client()
+    model = settings().model_name
+    experiment = client.create_experiment(model)
+    client.create_registered_model(model)
+
+    def register(name, dataset, verdict="promote", parent=None, reference=None):
+        adapter = tmp_path / name / "adapter"
+        adapter.mkdir(parents=True)
+        (adapter / "weights").write_text(name)
+        (tmp_path / name / "SHA256SUMS").write_text(f"sums of {name}")
+        artifact = manifest.describe(adapter, f"runs/{name}/adapter")
+        package = manifest.describe(tmp_path / name, f"runs/{name}")
+        run = client.create_run(experiment).info
+        client.log_artifacts(run.run_id, str(tmp_path / name), "model")
+        version = Version(
+            base="b", prompt="auto", adapter=artifact, package=package, dataset=dataset, trained_ids=artifact, suites=artifact, reference=reference, parent=parent,
+            verdict=verdict, reason="because", run_dir=f"runs/{name}",
+        )  # fmt: skip
+        version = version.model_copy(update={"signature": signing.sign(version.signed_text())})
+        tags = {TAG: version.model_dump_json(exclude={"version"})}
+        return int(client.create_model_version(model, f"{run.artifact_uri}/model", run.run_id, tags=tags).version)
+
+    return register

@@ -1,0 +1,2 @@
+drop table holds;
+alter table segments drop column archived;
