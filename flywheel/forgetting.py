@@ -96,7 +96,7 @@ def again(actor: str) -> list[str]:
                     sa.select(answers.c.user).where(answers.c.at <= moment, answers.c.user != ""),
                     sa.select(feedback.c.user).where(feedback.c.at <= moment, feedback.c.sha256.is_(None), feedback.c.user.is_not(None)),
                 ]
-                people = db.execute(sa.union(*named)).scalars() if "person" in subject else []
+                people: Iterable[str] = db.execute(sa.union(*named)).scalars() if "person" in subject else []
                 found = [{"user": user} for user in people if store.sha256_text(user) == subject["person"] and user not in kept]
         for one in found:
             done.append(str(forget(actor, f"again, as in proof {proof['id']}", **one, until=moment)["id"]))

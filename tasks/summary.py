@@ -124,7 +124,7 @@ def history(ctx: stage.Context, own: dict[str, Any], count: int) -> list[dict[st
     """The turns before that left a summary, and this one, oldest first; `metrics` are theirs."""
     root = ctx.run_dir.rsplit("/", 1)[0]
     names = sorted(store.list_names(root), key=lambda name: name.partition("__")[2])[-3 * count :]
-    found = []
+    found: list[dict[str, Any]] = []
     for name in names:
         run = store.join(root, name)
         if run != ctx.run_dir and store.exists(manifest.manifest_uri(run, "summary")):
