@@ -141,13 +141,17 @@ class Connection:
         self.head = f"Host: door\r\nContent-Type: application/json\r\n{f'Authorization: Bearer {key}' if key else 'Accept: */*'}\r\n".encode()
         return self
 
-    async def post(self, path: str, body: bytes) -> bytes:
-        """The answer's body. Raises SystemExit for a status that is not 200 or 201."""
+    async def call(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """The answer's status and body."""
         self.writer.write(b"POST %b HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (path.encode(), self.head, len(body), body))
         head = await self.reader.readuntil(b"\r\n\r\n")
         length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
-        answer = await self.reader.readexactly(length)
-        if head.split(b" ", 2)[1] not in (b"200", b"201"):
+        return int(head.split(b" ", 2)[1]), await self.reader.readexactly(length)
+
+    async def post(self, path: str, body: bytes) -> bytes:
+        """The answer's body. Raises SystemExit for a status that is not 200 or 201."""
+        status, answer = await self.call(path, body)
+        if status not in (200, 201):
             raise SystemExit(f"the door said {answer!r}")
         return answer
 

@@ -1,8 +1,11 @@
-"""Serving, beside the seed recipe.  make bench NAME=serve
+"""Serving, beside the seed recipe, the bare engine and, where it is installed, LiteLLM's proxy.  make bench NAME=serve
 
 Answers: SmolLM2-135M, 64 new tokens, greedy, 1 and 16 clients, no answer cache: the service on its embedded engine; the peer is what most
-write first, a transformers `pipeline` called in an async handler. Gateway: the service with an engine that answers at once, with keys, rate limits, metrics, a real
-PostgreSQL, and one feedback for every tenth answer, at 300 requests a second. On a busy machine CPU-seconds say more than wall time.
+write first, a transformers `pipeline` called in an async handler. Engine: the same engine with nothing around it (`benchmarks.bare`), in
+turns with the service: tokens a second with 16 clients, and the first token with one. Gateway: the service with an engine that answers at
+once, with keys, rate limits, metrics, a real PostgreSQL, and one feedback for every tenth answer, at 300 requests a second; then as many as
+it can, beside LiteLLM with an answer of its own: LITELLM=/folder/bin/litellm, from an environment with `litellm[proxy]`.
+On a busy machine CPU-seconds say more than wall time.
 """
 
 from __future__ import annotations
@@ -10,10 +13,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +36,8 @@ from flywheel.settings import REPOSITORY, settings
 from serving.auth import new_key
 
 TOKENS, CLIENTS, ASKED, RATE, SECONDS = 64, 16, 32, 300, 10
+ROUNDS, FIRSTS, MOST = 5, 12, 1500  # turns of service and engine, first tokens in each, requests to each gateway
+Start = Callable[[str, dict[str, str]], AbstractContextManager[tuple[str, psutil.Process]]]
 QUESTIONS = [f"What does the Python function number {n} do?" for n in range(ASKED)]
 peer = FastAPI()
 
@@ -112,26 +120,131 @@ async def steadily(port: int, key: str) -> list[float]:
     return seconds
 
 
-def gateway(start: Any) -> dict[str, float]:
-    """p50 and p99 in milliseconds, and the server's CPU-milliseconds a request."""
+def port_of(url: str) -> int:
+    """The port of a server's address."""
+    return int(url.rsplit(":", 1)[1])
+
+
+async def flat_out(port: int, path: str, key: str, bodies: list[bytes]) -> None:
+    """Every body over 16 connections, as fast as they are answered."""
+    queue = iter(bodies)
+
+    async def client() -> None:
+        connection = await Connection().open(port, key)
+        for body in queue:
+            await connection.post(path, body)
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+
+
+def throughput(port: int, server: psutil.Process, key: str) -> float:
+    """Chat completions a CPU-second of the server's."""
+    bodies = [
+        json.dumps({"model": settings().model_name, "messages": [{"role": "user", "content": f"question {n}"}], "max_tokens": 8}).encode() for n in range(MOST)
+    ]
+    asyncio.run(flat_out(port, "/v1/chat/completions", key, bodies[: MOST // 5]))
+    before = cpu(server)
+    asyncio.run(flat_out(port, "/v1/chat/completions", key, bodies))
+    return round(MOST / (cpu(server) - before), 1)
+
+
+def gateway(start: Start) -> dict[str, float]:
+    """p50 and p99 in milliseconds, the server's CPU-milliseconds a request, and the most requests a CPU-second."""
     key, entry = new_key("bench", ["generate", "feedback"])
     extra = {
         "FLYWHEEL_SERVING_KEYS": yaml.safe_dump([entry]),
         "FLYWHEEL_SERVING_RATE_LIMITS": '{"standard": "1000000/minute"}',
         "FLYWHEEL_SERVING_AUTH": "required",
+        "FLYWHEEL_SERVING_CACHE_ANSWERS": "0",
     }
     with start("benchmarks.gateway:app", extra) as (url, server):
         before = cpu(server)
-        seconds = asyncio.run(steadily(int(url.rsplit(":", 1)[1]), key))
+        seconds = asyncio.run(steadily(port_of(url), key))
         used = (cpu(server) - before) / len(seconds)
+        most = throughput(port_of(url), server, key)
     p50, p99 = np.quantile(seconds, (0.5, 0.99)) * 1000
-    return {"p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2), "cpu_ms_a_request": round(used * 1000, 2)}
+    return {"p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2), "cpu_ms_a_request": round(used * 1000, 2), "requests_a_cpu_second": most}
 
 
-def main() -> int:
-    """Print a line a part, then the JSON; 1 when a goal is missed."""
-    from contextlib import contextmanager
+def proxy(folder: Path) -> dict[str, float] | None:
+    """LiteLLM's proxy with a key and an answer of its own; None where it is not installed."""
+    program, key = os.environ.get("LITELLM"), "sk-bench"
+    if not program:
+        return None
+    model = {"model_name": settings().model_name, "litellm_params": {"model": "openai/none", "api_key": "none", "mock_response": "yes"}}
+    (folder / "litellm.yaml").write_text(yaml.safe_dump({"model_list": [model], "general_settings": {"master_key": key}}))
+    port = free_port()
+    command = [program, "--config", str(folder / "litellm.yaml"), "--host", "127.0.0.1", "--port", str(port)]
+    with process(command, f"http://127.0.0.1:{port}/health/liveliness", env={**os.environ, "LITELLM_LOG": "ERROR"}, cwd=folder) as server:
+        return {"requests_a_cpu_second": throughput(port, server, key)}
 
+
+async def first_token(port: int, question: str) -> float:
+    """Seconds until a stream's first text is here, over a connection that is open; the rest is read, too."""
+    connection = await Connection().open(port)
+    body = json.dumps({"messages": [{"role": "user", "content": question}], "max_tokens": TOKENS, "stream": True}).encode()
+    began = time.perf_counter()
+    connection.writer.write(b"POST /v1/chat/completions HTTP/1.1\r\n%bConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (connection.head, len(body), body))
+    await connection.reader.readuntil(b'"content"')
+    seconds = time.perf_counter() - began
+    await connection.reader.read()
+    return seconds
+
+
+async def written(port: int, questions: list[str]) -> int:
+    """The tokens of every answer, asked over 16 connections."""
+    queue, tokens = iter(questions), 0
+
+    async def client() -> None:
+        nonlocal tokens
+        connection = await Connection().open(port)
+        for question in queue:
+            body = json.dumps({"instruction": question, "max_new_tokens": TOKENS}).encode()
+            tokens += json.loads(await connection.post("/v1/generate", body))["answer_tokens"]
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return tokens
+
+
+def beside_engine(url: str, server: psutil.Process, base: Path) -> dict[str, float]:
+    """The service's tokens a second as a share of the bare engine's, and how much later its first token is; medians over turns."""
+    bare = subprocess.Popen([sys.executable, "-m", "benchmarks.bare", str(base)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    assert bare.stdin and bare.stdout
+    shares: list[float] = []
+    by_cpu: list[float] = []
+    later: list[float] = []
+
+    def engine(questions: list[str], clients: int) -> dict[str, float]:
+        print(json.dumps({"questions": questions, "clients": clients, "tokens": TOKENS}), file=bare.stdin, flush=True)
+        return dict(json.loads(bare.stdout.readline()))
+
+    try:
+        bare.stdout.readline()
+        for turn in range(-1, ROUNDS):  # the first does not count
+            questions = [f"What does function {n} of module {turn} do?" for n in range(2 * CLIENTS)]
+            alone, one = engine(questions, CLIENTS), engine(questions[:FIRSTS], 1)
+            before, began = cpu(server), time.perf_counter()
+            tokens = asyncio.run(written(port_of(url), questions))
+            seconds, used = time.perf_counter() - began, cpu(server) - before
+            first = float(np.median([asyncio.run(first_token(port_of(url), question)) for question in questions[:FIRSTS]])) * 1000
+            if turn >= 0:
+                shares.append(tokens / seconds / (alone["tokens"] / alone["seconds"]))
+                by_cpu.append(tokens / used / (alone["tokens"] / alone["cpu_seconds"]))
+                later.append(first - one["first_ms"])
+            print(
+                f"engine: {alone['tokens'] / alone['seconds']:.0f} tokens/s, ours {tokens / seconds:.0f}; first {one['first_ms']:.1f} ms, ours {first:.1f}",
+                flush=True,
+            )
+    finally:
+        bare.kill()
+        bare.wait()
+    found = {"tokens_a_second": np.median(shares), "tokens_a_cpu_second": np.median(by_cpu), "first_token_later_ms": np.median(later)}
+    return {key: round(float(value), 3) for key, value in found.items()}
+
+
+@contextmanager
+def world() -> Iterator[tuple[Start, Path, Path]]:
+    """A home with a database and the base model: a way to start an application on it until a block's end, the base's folder, and the home."""
     base = base_model.local_folder(base_model.BUILT_IN, settings().home / "cache")
     converted = settings().home / "cache"
     with tempfile.TemporaryDirectory() as name:
@@ -143,7 +256,7 @@ def main() -> int:
         (folder / "config.yaml").write_text(f"model: {{base: {json.dumps(str(base))}}}\ningest: {{sources: [{{kind: docs, licence: x, consent: y}}]}}")
 
         @contextmanager
-        def start(app: str, extra: dict[str, str]) -> Any:
+        def start(app: str, extra: dict[str, str]) -> Iterator[tuple[str, psutil.Process]]:
             port = free_port()
             environment = {**os.environ, "FLYWHEEL_CONFIG": str(folder / "config.yaml"), "PYTHONPATH": str(REPOSITORY), "FLYWHEEL_SERVING_AUTH": "off", **extra}
             command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--log-level", "error"]
@@ -156,30 +269,40 @@ def main() -> int:
 
         with database(folder):
             settings.cache_clear()
-            own = gateway(start)
-            print(f"gateway: {own}", flush=True)
-            with start("benchmarks.standing:app", {"FLYWHEEL_SERVING_CACHE_ANSWERS": "0"}) as (url, server):
-                ours = {clients: answers(url, server, clients, count) for clients, count in ((1, 6), (CLIENTS, ASKED))}
+            yield start, base, folder
+
+
+def main() -> int:
+    """Print a line a part, then the JSON; 1 when a goal is missed."""
+    with world() as (start, base, folder):
+        own = gateway(start)
+        print(f"gateway: {own}", flush=True)
+        litellm = proxy(folder)
+        print(f"LiteLLM's proxy: {litellm or 'not installed'}", flush=True)
+        with start("benchmarks.standing:app", {"FLYWHEEL_SERVING_CACHE_ANSWERS": "0", "FLYWHEEL_SERVING_RATE_LIMITS": "{}"}) as (url, server):
+            ours = {clients: answers(url, server, clients, count) for clients, count in ((1, 6), (CLIENTS, ASKED))}
             print(f"ours: {ours}", flush=True)
-            with start("benchmarks.serve:peer", {"PEER_MODEL": str(base)}) as (url, server):
-                theirs = {clients: answers(url, server, clients, count) for clients, count in ((1, 4), (CLIENTS, 16))}
-            print(f"seed recipe: {theirs}", flush=True)
+            engine = beside_engine(url, server, base)
+        print(f"beside the bare engine: {engine}", flush=True)
+        with start("benchmarks.serve:peer", {"PEER_MODEL": str(base)}) as (url, server):
+            theirs = {clients: answers(url, server, clients, count) for clients, count in ((1, 4), (CLIENTS, 16))}
+        print(f"seed recipe: {theirs}", flush=True)
     ratios = {
         "requests_a_second_16": round(ours[CLIENTS]["requests_a_second"] / theirs[CLIENTS]["requests_a_second"], 2),
         "requests_a_cpu_second_16": round(ours[CLIENTS]["requests_a_cpu_second"] / theirs[CLIENTS]["requests_a_cpu_second"], 2),
         "latency_1": round(ours[1]["p50_s"] / theirs[1]["p50_s"], 2),
+        "engine": engine,
     }
     met = ratios["requests_a_second_16"] >= 6 and ratios["latency_1"] <= 1 and own["p50_ms"] <= 2 and own["p99_ms"] <= 10
+    met = met and engine["tokens_a_second"] >= 0.95 and engine["first_token_later_ms"] <= 5
     goal = f">= 6 times the seed recipe's requests/s at {CLIENTS} clients, no worse with one; gateway p50 <= 2 ms, p99 <= 10 ms at {RATE}/s"
-    result = {
-        "name": "serve",
-        "ours": {"gateway": own, "answers": ours},
-        "peers": {"pipeline in an async handler": theirs},
-        "ratios": ratios,
-        "goal": goal,
-        "met": met,
-    }
-    print(json.dumps(result))
+    goal += "; >= 95 % of the bare engine's tokens/s, first token <= 5 ms later; >= 3 times LiteLLM's requests a CPU-second"
+    peers: dict[str, Any] = {"pipeline in an async handler": theirs}
+    if litellm:
+        peers["LiteLLM's proxy"] = litellm
+        ratios["gateway_requests_a_cpu_second"] = round(own["requests_a_cpu_second"] / litellm["requests_a_cpu_second"], 2)
+        met = met and ratios["gateway_requests_a_cpu_second"] >= 3
+    print(json.dumps({"name": "serve", "ours": {"gateway": own, "answers": ours}, "peers": peers, "ratios": ratios, "goal": goal, "met": met}))
     return 0 if met else 1
 
 

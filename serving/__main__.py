@@ -22,10 +22,12 @@ from serving.settings import serving
 class Patient(HttpToolsProtocol):
     """HTTP whose client has `body_seconds` for each request's head, and for the rest of a body that was answered before its end.
 
-    uvicorn's own timer runs between requests only: a client that sends a byte now and then would stay for ever.
+    uvicorn's own timer runs between requests only: a client that sends a byte now and then would stay for ever. So would one that never reads:
+    it is cut off when nothing more fits on its way for `request_seconds`.
     """
 
     alarm: asyncio.TimerHandle | None = None
+    stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """A head is due."""
@@ -51,7 +53,20 @@ class Patient(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is due any more."""
         self._disarm()
+        if self.stuck is not None:
+            self.stuck.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Its client should read."""
+        super().pause_writing()
+        self.stuck = self.loop.call_later(serving().request_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It does."""
+        super().resume_writing()
+        if self.stuck is not None:
+            self.stuck.cancel()
 
     def _arm(self) -> None:
         if self.alarm is None:

@@ -1,7 +1,8 @@
 """Who may decode now: at most `max_batch` at once, a bounded queue for the rest, and turns between tenants rather than between requests.
 
-A full queue refuses at once, with the time after which another try has a chance. A tenant that fills half of the queue is told to slow
-down (429) so that the other half is there for the others; when all of it is full everybody is (503).
+The queue is as long as `queue_seconds` of work, so that who is let in is answered as soon under a flood as in a rush. A full one refuses at
+once, with the time after which another try has a chance. A tenant that fills half of the queue is told to slow down (429) so that the other
+half is there for the others; when all of it is full everybody is (503).
 """
 
 from __future__ import annotations
@@ -35,11 +36,16 @@ class Admission:
     """The queue in front of the engine. Lives on one event loop."""
 
     def __init__(self) -> None:
-        self.limit, self.most = serving().max_queue, serving().max_batch
+        self.limit, self.most, self.longest = serving().max_queue, serving().max_batch, serving().queue_seconds
         self.running = self.waiting = 0
         self.seconds = 1.0  # a request's time at the engine, lately
         self._tenants: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        QUEUE_LIMIT.set(self.limit)
+        QUEUE_LIMIT.set(self.room)
+
+    @property
+    def room(self) -> int:
+        """How many may wait: at the pace of late, the last of them for `queue_seconds`."""
+        return max(1, min(self.limit, int(self.longest * self.most / self.seconds)))
 
     @asynccontextmanager
     async def turn(self, tenant: str) -> AsyncIterator[None]:
@@ -55,15 +61,16 @@ class Admission:
             yield
         finally:
             self.seconds += 0.05 * (time.monotonic() - admitted - self.seconds)
+            QUEUE_LIMIT.set(self.room)
             self._count(running=-1)
             self._next()
 
     async def _wait(self, tenant: str) -> None:
-        line = self._tenants.get(tenant, ())
+        line, room = self._tenants.get(tenant, ()), self.room
         patience = (self.waiting + 1) / self.most * self.seconds
-        if self.waiting >= self.limit:
-            raise Busy(f"{self.limit} requests are waiting", status=503, retry_after=patience)
-        if len(line) >= max(1, self.limit // 2) and self.limit > 1:
+        if self.waiting >= room:
+            raise Busy(f"{self.waiting} requests are waiting", status=503, retry_after=patience)
+        if len(line) >= max(1, room // 2) and room > 1:
             raise Busy(f"{len(line)} requests of {tenant} are waiting", status=429, retry_after=patience)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tenants.setdefault(tenant, deque()).append(place)
@@ -74,7 +81,7 @@ class Admission:
             if place.done() and not place.cancelled():
                 self._count(running=-1)
                 self._next()
-            else:
+            elif place in self._tenants.get(tenant, ()):
                 self._leave(tenant, place)
             raise
 
@@ -93,8 +100,9 @@ class Admission:
             self._leave(tenant, place)
             if tenant in self._tenants:
                 self._tenants.move_to_end(tenant)
-            self._count(running=1)
-            place.set_result(None)
+            if not place.cancelled():  # one that gave up this very moment has not left yet
+                self._count(running=1)
+                place.set_result(None)
 
     def _count(self, running: int = 0, waiting: int = 0) -> None:
         self.running += running

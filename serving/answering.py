@@ -180,7 +180,7 @@ class Answerer:
         made: list[Piece] = []
         first = last = admitted = 0.0
         # kept from before the wait, so that the version is still there after it
-        with tracing.span("decode", version=answer.version, answer=answer.id), self.pool.use(answer.version) as model:
+        with tracing.decoding(answer.version, answer.id), self.pool.use(answer.version) as model:
             _check(question.decoding, model.can)
             async with self.admission.turn(question.caller.name), aclosing(model.stream(question.turns, question.decoding)) as pieces:
                 admitted = time.monotonic()

@@ -6,7 +6,9 @@ python -m serving       (its documentation page is /docs; what it can do and how
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -33,12 +35,22 @@ from serving.schemas import Failure, GenerateIn, GenerateOut
 from serving.settings import serving
 
 log = logging.getLogger("flywheel.serving")
+SWITCH_SECONDS = 0.001  # how long one thread may keep the interpreter from another: Python's 0.005 is long for a loop that wants it for moments
+
+
+async def settle(pool: Pool) -> None:
+    """When a model is there: what the start left behind is never looked through for garbage again. A look at all of it stops every answer for 0.1 s."""
+    while pool.champion is None:
+        await asyncio.sleep(0.2)
+    gc.collect()
+    gc.freeze()
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start the engine, the reconciler, and what feedback is owed, where no worker does it."""
     logs.setup("%(asctime)s %(message)s")
+    sys.setswitchinterval(SWITCH_SECONDS)
     tracing.setup()
     auth.keys()  # a file that cannot be read stops the service here
     pool = Pool()
@@ -46,8 +58,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.answerer = Answerer(pool, app.state.limits)
     reconciler = Reconciler(pool, create())
     steps = ((SECONDS, reconciler.step), (outcomes.SECONDS, outcomes.flush), *(worker.steps() if serving().feedback_steps else ()))
-    tasks = [asyncio.create_task(worker.every(seconds, step)) for seconds, step in steps]
+    tasks = [asyncio.create_task(settle(pool)), *(asyncio.create_task(worker.every(seconds, step)) for seconds, step in steps)]
     yield
+    gc.unfreeze()
     for task in tasks:
         task.cancel()
         with suppress(asyncio.CancelledError):

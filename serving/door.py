@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flywheel import logs
 from flywheel.errors import ContractError, FlywheelError, NotFound
-from serving import auth
+from serving import auth, tracing
 from serving.admission import Busy
 from serving.settings import serving
 
@@ -93,21 +93,28 @@ class Door:
             await send(message)
 
         try:
-            caller = await auth.authorise(scope["path"], headers.get("authorization", ""))
-            scope.setdefault("state", {})["caller"] = caller
-            if scope["path"] not in auth.OPEN:
-                await scope["app"].state.limits.admit(caller)
-            body = await _body(headers, receive)
-            await self.app(scope, _again(body, receive), watch)
-        except FlywheelError as error:
-            await response_to(error)(scope, receive, watch)
-        except Gone:
-            status = 499
+            with tracing.request(scope["method"], scope["path"], headers, request_id) as span:
+                try:
+                    await self._let_in(scope, receive, watch, headers)
+                except FlywheelError as error:
+                    await response_to(error)(scope, receive, watch)
+                except Gone:
+                    status = 499
+                if span:
+                    span.set_attribute("http.response.status_code", status)
         finally:
             path = getattr(scope.get("route"), "path", "unknown")
             REQUESTS.labels(path, str(status)).inc()
             LATENCY.labels(path).observe(time.monotonic() - began)
         return None
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        caller = await auth.authorise(scope["path"], headers.get("authorization", ""))
+        scope.setdefault("state", {})["caller"] = caller
+        if scope["path"] not in auth.OPEN:
+            await scope["app"].state.limits.admit(caller)
+        body = await _body(headers, receive)
+        await self.app(scope, _again(body, receive), send)
 
 
 async def _body(headers: Headers, receive: Receive) -> bytes:

@@ -201,12 +201,7 @@ def _event(content: dict[str, Any]) -> bytes:
 
 
 async def _merged(streams: list[AsyncGenerator[Piece, None]]) -> AsyncGenerator[tuple[int, Piece], None]:
-    """Pieces of several answers as they come, each with its answer's place."""
-    if len(streams) == 1:
-        async with aclosing(streams[0]) as only:
-            async for piece in only:
-                yield 0, piece
-        return
+    """Pieces of answers as they come, each with its answer's place. A client that reads slowly keeps none of the places where answers are decoded."""
     queue: asyncio.Queue[tuple[int, Piece | Exception | None]] = asyncio.Queue()
 
     async def pump(index: int, stream: AsyncGenerator[Piece, None]) -> None:

@@ -26,6 +26,7 @@ class Serving(BaseSettings):
     upstream_prompt: Literal["tokens", "messages"] = Field("tokens", description="tokens: we render the prompt, as training did; messages: the upstream does")
 
     max_queue: int = Field(256, ge=1, description="Requests that may wait; more are refused")
+    queue_seconds: float = Field(10, gt=0, description="Longest wait that is to be expected; who would wait longer is refused")
     request_seconds: float = Field(120, gt=0, description="Longest time for a whole answer, the wait included")
     body_seconds: float = Field(10, gt=0, description="Longest time for a request's head, and again for its body, to arrive")
     max_body_bytes: int = Field(2_000_000, ge=1024, description="Largest request")

@@ -1,6 +1,6 @@
 """OpenTelemetry spans over OTLP, when OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT) names a collector; else they cost nothing.
 
-A request's span continues the caller's `traceparent`; the span of an answer names MLflow's trace of it (`mlflow.trace_id`), where feedback hangs.
+A request's span continues the caller's `traceparent`; below it each decoded answer's names MLflow's trace of it (`mlflow.trace_id`), where feedback hangs.
 """
 
 from __future__ import annotations
@@ -39,14 +39,35 @@ def stop() -> None:
 
 
 @contextmanager
-def span(name: str, carrier: Mapping[str, str] | None = None, **attributes: str) -> Iterator[Any]:
-    """A span until the end of the block, below the caller's when `carrier` has a traceparent."""
+def request(method: str, path: str, carrier: Mapping[str, str], request_id: str) -> Iterator[Any]:
+    """The span of a request, current until the end of the block, below the caller's when `carrier` has a traceparent; None when nobody collects."""
     if _tracer is None:
         yield None
         return
+    from opentelemetry import trace
     from opentelemetry.propagate import extract
 
-    if "answer" in attributes:
-        attributes = {**attributes, "mlflow.trace_id": f"tr-{attributes['answer']}"}
-    with _tracer.start_as_current_span(name, context=extract(carrier) if carrier else None, attributes={f"{k}": v for k, v in attributes.items()}) as made:
+    attributes = {"http.request.method": method, "url.path": path, "flywheel.request_id": request_id}
+    made = _tracer.start_span(f"{method} {path}", extract(carrier), trace.SpanKind.SERVER, attributes)
+    with trace.use_span(made, end_on_exit=True):
         yield made
+
+
+@contextmanager
+def decoding(version: str, answer: str) -> Iterator[None]:
+    """The span of an answer's decoding. Never the current one: a generator goes on in another task than it began in."""
+    if _tracer is None:
+        yield
+        return
+    from opentelemetry.trace import Status, StatusCode
+
+    attributes = {"gen_ai.operation.name": "chat", "gen_ai.response.model": version, "gen_ai.response.id": answer, "mlflow.trace_id": f"tr-{answer}"}
+    made = _tracer.start_span("chat", attributes=attributes)
+    try:
+        yield
+    except Exception as error:
+        made.record_exception(error)
+        made.set_status(Status(StatusCode.ERROR, str(error)))
+        raise
+    finally:
+        made.end()

@@ -37,21 +37,35 @@ class Embedded:
         return EmbeddedModel(wanted)
 
 
+Event = tuple[list[int], list[float], str] | Exception
+"""Ids, log-probabilities and the end, if it is there; or what went wrong."""
+
+
 @dataclass
 class Job:
-    """One request in the decoding thread; ids, log-probabilities and the end come out of `events`."""
+    """One request in the decoding thread; what it makes comes out of `events`."""
 
     ids: list[int]
     decoding: Decoding
     loop: asyncio.AbstractEventLoop
-    events: asyncio.Queue[tuple[list[int], list[float], str] | Exception] = field(default_factory=asyncio.Queue)
+    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
     cancelled: bool = False
     handle: Any = None
 
-    def put(self, event: tuple[list[int], list[float], str] | Exception) -> None:
-        """From the decoding thread to whoever waits; a loop that is closed waits for nothing."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+def pipeline(wanted: Wanted) -> Any:
+    """OpenVINO's pipeline of a version, set up as the settings say."""
+    import openvino_genai as genai
+
+    folder = openvino_folder(wanted.base, settings().home / "cache")
+    scheduler = genai.SchedulerConfig()
+    scheduler.num_kv_blocks = serving().kv_tokens // BLOCK
+    scheduler.max_num_seqs, scheduler.max_num_batched_tokens = serving().max_batch, 512
+    scheduler.dynamic_split_fuse = scheduler.enable_prefix_caching = True
+    options: dict[str, Any] = {"INFERENCE_NUM_THREADS": serving().threads} if serving().threads else {}
+    if wanted.adapter:
+        options["adapters"] = _adapter(wanted)
+    return genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", options)
 
 
 class EmbeddedModel:
@@ -60,20 +74,10 @@ class EmbeddedModel:
     can = frozenset({"logprobs"})
 
     def __init__(self, wanted: Wanted) -> None:
-        import openvino_genai as genai
-
-        folder = openvino_folder(wanted.base, settings().home / "cache")
         self.version, self.style = wanted.version, wanted.style
         self.tokenizer = prompt.load_tokenizer(wanted.base)
         self.context = int(json.loads((wanted.base / "config.json").read_bytes()).get("max_position_embeddings", 2048))
-        scheduler = genai.SchedulerConfig()
-        scheduler.num_kv_blocks = serving().kv_tokens // BLOCK
-        scheduler.max_num_seqs, scheduler.max_num_batched_tokens = serving().max_batch, 512
-        scheduler.dynamic_split_fuse = scheduler.enable_prefix_caching = True
-        options: dict[str, Any] = {"INFERENCE_NUM_THREADS": serving().threads} if serving().threads else {}
-        if wanted.adapter:
-            options["adapters"] = _adapter(wanted)
-        self._pipeline = genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", options)
+        self._pipeline = pipeline(wanted)
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._number = 0
         self._first()
@@ -157,29 +161,42 @@ class EmbeddedModel:
                     job.handle = self._add(job.ids, job.decoding)
                 BATCH.observe(len(jobs))
                 self._pipeline.step()
-                for job in jobs:
-                    _read(job)
+                _tell([(job, event) for job in jobs for event in _read(job)])
                 jobs = [job for job in jobs if not job.cancelled]
             except Exception as error:  # the thread must live: whatever a batch does wrong is those requests' answer
                 failed = TransientError(f"decoding failed ({type(error).__name__}: {error})", where=f"version {self.version}", mend="Ask again.")
                 for job in jobs:
                     job.cancelled = True
-                    job.put(failed)
                     if job.handle:
                         job.handle.cancel()
+                _tell([(job, failed) for job in jobs])
                 jobs = []
 
 
-def _read(job: Job) -> None:
-    """Pass on what a job's request has made; a request whose reader has gone is cancelled."""
+def _read(job: Job) -> list[Event]:
+    """What a job's request has made since the last step; a request whose reader has gone is cancelled."""
+    made: list[Event] = []
     if job.cancelled:
         job.handle.cancel()
-        return
+        return made
     while job.handle.can_read():
-        for made in job.handle.read().values():
-            finish = str(made.finish_reason).rpartition(".")[2].lower()
-            job.put((list(made.generated_ids), list(made.generated_log_probs), "" if finish == "none" else finish))
+        for part in job.handle.read().values():
+            finish = str(part.finish_reason).rpartition(".")[2].lower()
+            made.append((list(part.generated_ids), list(part.generated_log_probs), "" if finish == "none" else finish))
             job.cancelled = job.cancelled or finish != "none"
+    return made
+
+
+def _tell(told: list[tuple[Job, Event]]) -> None:
+    """From the decoding thread to who waits, all of a step at once: each call wakes the loop, which then wants the interpreter too."""
+    for loop in {job.loop for job, _ in told}:
+        if not loop.is_closed():  # a closed one waits for nothing
+            loop.call_soon_threadsafe(_give, [(job, event) for job, event in told if job.loop is loop])
+
+
+def _give(told: list[tuple[Job, Event]]) -> None:
+    for job, event in told:
+        job.events.put_nowait(event)
 
 
 def _end(finish: str) -> Literal["stop", "length"]:

@@ -60,3 +60,20 @@ def api(database, mlflow_server, tiny_home):
     with TestClient(app) as client:
         wait_until_ready(client)
         yield client
+
+
+@pytest.fixture
+def words(database, behaviour):
+    """The application with an engine that counts, without what its lifespan starts."""
+    from serving.answering import Answerer
+    from serving.app import app
+    from serving.limits import Limits
+    from serving.pool import Pool
+    from tests.serving.processes import Words
+
+    pool = Pool()
+    pool.put(Words())
+    pool.lead("base")
+    app.state.limits, app.state.draining = Limits(), False
+    app.state.answerer = Answerer(pool, app.state.limits)
+    return TestClient(app)

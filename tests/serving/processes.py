@@ -2,7 +2,7 @@
 
     python -m tests.serving.processes --port 18000
 
-serves with an engine of words: as many as are asked for, WORD_SECONDS apart. It needs no registry.
+serves with an engine of words: as many as are asked for, WORD_SECONDS apart, each WORD_LENGTH characters. It needs no registry.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Words:
     async def stream(self, turns, decoding):
         for number in range(decoding.max_tokens):
             await asyncio.sleep(float(os.environ.get("WORD_SECONDS", "0")))
-            yield Piece(f"{number} ")
+            yield Piece(f"{number} ".ljust(int(os.environ.get("WORD_LENGTH", "0"))))
         yield Piece("", (), "length", 1, decoding.max_tokens)
 
     def close(self):

@@ -31,3 +31,48 @@ def test_tenants_take_turns_and_who_leaves_frees_the_place(behaviour):
         assert order == ["loud", "quiet", "loud", "loud"] and (admission.running, admission.waiting) == (0, 0)
 
     asyncio.run(play())
+
+
+def test_the_queue_is_as_long_as_its_wait_may_be(behaviour):
+    behaviour(max_batch=2, max_queue=256, queue_seconds=10)
+
+    async def play():
+        admission = Admission()
+        admission.seconds = 5.0  # an answer takes so long, lately
+        over = asyncio.Event()
+
+        async def ask(tenant):
+            async with admission.turn(tenant):
+                await over.wait()
+
+        work = [asyncio.create_task(ask(f"tenant {n}")) for n in range(6)]  # two are answered, four wait: the last for ten seconds
+        await asyncio.sleep(0)
+        with pytest.raises(Busy) as raised:
+            await ask("another")
+        assert (raised.value.status, raised.value.retry_after) == (503, 12)
+        admission.seconds = 0.001
+        assert admission.room == 256  # never longer than memory allows
+        over.set()
+        await asyncio.gather(*work)
+
+    asyncio.run(play())
+
+
+def test_one_that_gives_up_as_its_turn_comes_takes_nobodys_place(behaviour):
+    behaviour(max_batch=1)
+
+    async def play():
+        admission, served = Admission(), []
+
+        async def ask(tenant):
+            async with admission.turn(tenant):
+                served.append(tenant)
+
+        async with admission.turn("first"):
+            leaving, staying = asyncio.create_task(ask("leaving")), asyncio.create_task(ask("staying"))
+            await asyncio.sleep(0)
+            leaving.cancel()
+        await asyncio.gather(leaving, staying, return_exceptions=True)
+        assert served == ["staying"] and (admission.running, admission.waiting) == (0, 0)
+
+    asyncio.run(play())

@@ -62,6 +62,7 @@ def test_no_route_but_health_answers_without_a_credential_and_each_wants_its_sco
         for scope, (headers, _) in credentials.items():
             if wanted and scope not in (wanted, "admin"):
                 assert client.request(method, address, headers=headers).status_code == 403, (path, scope)
+        assert client.request(method, address, headers=credentials[wanted or "generate"][0]).status_code not in (401, 403), path
     assert seen > 12
     assert client.get("/healthz").status_code == 200
     assert client.get("/openapi.json", headers=credentials["feedback"][0]).status_code == 200

@@ -1,0 +1,118 @@
+"""Serving at twice what it can, for ten minutes.  make bench NAME=overload  (MINUTES=1 for a look)
+
+SmolLM2-135M on the embedded engine, 64 new tokens, no answer cache, four tenants. First what 16 clients get, one request after another: that
+is the capacity. Then requests come at twice that rate, whether or not the ones before are answered. Held against: no crash, no status but
+200, 429 and 503, admitted requests as fast in the last minute as in the first and never slower than the queue allows, as much work done
+as at capacity, and memory that does not grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import yaml
+
+from benchmarks.feedback import Connection
+from benchmarks.serve import CLIENTS, TOKENS, port_of, world
+from serving.auth import new_key
+from serving.settings import serving
+
+MINUTES, TENANTS, FIRST = float(os.environ.get("MINUTES", "10")), 4, 48
+
+
+def body(number: int) -> bytes:
+    """A question that nobody asked before."""
+    return json.dumps({"instruction": f"What does the Python function number {number} do?", "max_new_tokens": TOKENS}).encode()
+
+
+async def at_capacity(port: int, keys: list[str]) -> dict[str, float]:
+    """Requests a second that 16 clients get, and their seconds."""
+    seconds: list[float] = []
+    numbers = iter(range(-FIRST, 0))
+
+    async def client(key: str) -> None:
+        connection = await Connection().open(port, key)
+        for number in numbers:
+            began = time.perf_counter()
+            await connection.post("/v1/generate", body(number))
+            seconds.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(client(keys[n % TENANTS]) for n in range(CLIENTS)))
+    return {"requests_a_second": FIRST / (time.perf_counter() - began), "p50_s": float(np.median(seconds)), "p99_s": float(np.quantile(seconds, 0.99))}
+
+
+async def flood(port: int, keys: list[str], rate: float, server: psutil.Process) -> list[dict[str, Any]]:
+    """What each minute was like: how many of each status, seconds of the admitted, memory at its end in MiB."""
+    minutes: list[dict[str, Any]] = []
+    free: list[list[Connection]] = [[] for _ in keys]
+
+    async def one(number: int, told: Counter[int], admitted: list[float]) -> None:
+        tenant = number % TENANTS
+        connection = free[tenant].pop() if free[tenant] else await Connection().open(port, keys[tenant])
+        began = time.perf_counter()
+        status, _ = await connection.call("/v1/generate", body(number))
+        told[status] += 1
+        if status == 200:
+            admitted.append(time.perf_counter() - began)
+        free[tenant].append(connection)
+
+    began, number, tasks = time.perf_counter(), 0, set()
+    while len(minutes) < MINUTES:
+        told: Counter[int] = Counter()
+        admitted: list[float] = []
+        while number < rate * 60 * (len(minutes) + 1):
+            await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+            task = asyncio.create_task(one(number, told, admitted))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            number += 1
+        p50, p99 = np.quantile(admitted, (0.5, 0.99))
+        minutes.append({"told": dict(told), "p50_s": round(float(p50), 2), "p99_s": round(float(p99), 2), "mib": server.memory_info().rss >> 20})
+        print(minutes[-1], flush=True)
+    await asyncio.gather(*tasks)
+    return minutes
+
+
+def main() -> int:
+    """Print a line a minute, then the JSON; 1 when a goal is missed."""
+    made = [new_key(f"tenant-{n}", ["generate"]) for n in range(TENANTS)]
+    keys = [key for key, _ in made]
+    extra = {
+        "FLYWHEEL_SERVING_AUTH": "required", "FLYWHEEL_SERVING_KEYS": yaml.safe_dump([entry for _, entry in made]), "FLYWHEEL_SERVING_RATE_LIMITS": "{}",
+        "FLYWHEEL_SERVING_CACHE_ANSWERS": "0",
+    }  # fmt: skip
+    with world() as (start, _, _), start("benchmarks.standing:app", extra) as (url, server):
+        asyncio.run(at_capacity(port_of(url), keys))
+        capacity = asyncio.run(at_capacity(port_of(url), keys))
+        print(f"at capacity: {capacity}", flush=True)
+        minutes = asyncio.run(flood(port_of(url), keys, 2 * capacity["requests_a_second"], server))
+        alive = httpx.get(f"{url}/readyz", timeout=60).status_code == 200
+    statuses = {status for minute in minutes for status in minute["told"]}
+    served = sum(minute["told"].get(200, 0) for minute in minutes) / (60 * MINUTES)
+    longest = serving().queue_seconds + capacity["p99_s"]
+    ours = {
+        "capacity": {key: round(value, 2) for key, value in capacity.items()}, "requests_a_second": round(served, 2), "statuses": sorted(statuses),
+        "refused_share": round(1 - served / (2 * capacity["requests_a_second"]), 2), "p50_s": [m["p50_s"] for m in minutes], "p99_s": [m["p99_s"] for m in minutes],
+        "mib": [m["mib"] for m in minutes],
+    }  # fmt: skip
+    met = alive and statuses <= {200, 429, 503} and served >= 0.9 * capacity["requests_a_second"]
+    met = met and max(ours["p99_s"]) <= 1.25 * longest and ours["mib"][-1] <= 1.05 * ours["mib"][0]
+    goal = (
+        f"alive, only 200/429/503, >= 90 % of capacity served, p99 <= {1.25 * longest:.0f} s in every minute (the queue's wait and an answer), memory <= +5 %"
+    )
+    print(json.dumps({"name": "overload", "ours": ours, "peers": {}, "ratios": {}, "goal": goal, "met": met}))
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
