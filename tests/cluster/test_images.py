@@ -109,7 +109,10 @@ def test_a_stage_runs_in_its_image_with_no_network(family):
 
 def test_is_as_small_as_its_page_says(family):
     """docs/images.md names each size, of a CPU build: within a tenth."""
-    row = re.search(rf"^\| `{family}` \| ([\d.,]+) MB", (ROOT / "docs" / "images.md").read_text(), re.M)
+    page = (ROOT / "docs" / "images.md").read_text()
+    if f"| `{family}` | not measured yet |" in page:
+        pytest.skip("the page does not know it either")
+    row = re.search(rf"^\| `{family}` \| ([\d.,]+) MB", page, re.M)
     assert row, f"docs/images.md does not name the size of {family}"
     said, is_now = float(row[1].replace(",", "")), int(docker("image", "inspect", "--format", "{{.Size}}", image(family))) / 1e6
     assert is_now <= said * 1.1, f"{is_now:.0f} MB, not {said:.0f}"
