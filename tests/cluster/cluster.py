@@ -75,11 +75,11 @@ class Cluster:
         text = "\n---\n".join(each if isinstance(each, str) else json.dumps(each) for each in objects)
         self.kubectl("apply", *(["-n", namespace] if namespace else []), "-f", "-", stdin=text)
 
-    def load(self, *images: str) -> None:
-        """Bring images of the local engine to the nodes, once; where nodes pull from a registry there is nothing to do."""
+    def load(self, *images: str, node: str = "") -> None:
+        """Bring images of the local engine to the nodes, or to one, once; where nodes pull from a registry there is nothing to do."""
         for image in images:
             if self.program and image not in self.loaded:
-                subprocess.run([self.program, "load", image], check=True, stdout=subprocess.DEVNULL)
+                subprocess.run([self.program, "load", image, *([node] if node else [])], check=True, stdout=subprocess.DEVNULL)
                 self.loaded.add(image)
 
     @contextmanager

@@ -183,7 +183,7 @@ def installation(cluster, postgres_server, mlflow_process, tiny_model, tmp_path_
                 "FLYWHEEL_DATABASE_URL": url["flywheel"].render_as_string(hide_password=False), "FLYWHEEL_HOME": str(folder / "home"),
             }  # fmt: skip
             settings.cache_clear()
-            cluster.load(image("serving"), image("ui"))
+            cluster.load(image("serving"), image("ui"), node="cpu")  # none of it tolerates the taint of GPU nodes
             far = {name: one.set(host=cluster.host).render_as_string(hide_password=False) for name, one in url.items()}
             cluster.apply(
                 secret("flywheel-database", url=far["flywheel"]), secret("mlflow-database", url=far["mlflow"]),
