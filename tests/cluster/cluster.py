@@ -31,7 +31,7 @@ class Cluster:
 
     kubeconfig: str
     program: str = ""  # K8S_CLUSTER
-    loaded: set[str] = field(default_factory=set)
+    loaded: set[tuple[str, str]] = field(default_factory=set)
 
     @classmethod
     def at_hand(cls) -> Cluster | None:
@@ -44,7 +44,7 @@ class Cluster:
         else:
             subprocess.run([program, "up"], check=True, stdout=subprocess.DEVNULL, close_fds=True)
             found = cls(subprocess.run([program, "kubeconfig"], check=True, capture_output=True, text=True).stdout.strip(), program)
-        found.kubectl("get", "--raw", "/readyz")
+        until(lambda: found.kubectl("get", "--raw", "/readyz", check=False) == "ok", 60, f"the API server of {found.kubeconfig}")
         return found
 
     @property
@@ -72,15 +72,15 @@ class Cluster:
 
     def apply(self, *objects: dict[str, Any] | str, namespace: str = "") -> None:
         """Objects, or YAML of some."""
-        text = "\n---\n".join(each if isinstance(each, str) else json.dumps(each) for each in objects)
+        text = "\n---\n".join(each if isinstance(each, str) else yaml.safe_dump(each) for each in objects)
         self.kubectl("apply", *(["-n", namespace] if namespace else []), "-f", "-", stdin=text)
 
     def load(self, *images: str, node: str = "") -> None:
         """Bring images of the local engine to the nodes, or to one, once; where nodes pull from a registry there is nothing to do."""
         for image in images:
-            if self.program and image not in self.loaded:
+            if self.program and (image, node) not in self.loaded:
                 subprocess.run([self.program, "load", image, *([node] if node else [])], check=True, stdout=subprocess.DEVNULL)
-                self.loaded.add(image)
+                self.loaded.add((image, node))
 
     @contextmanager
     def namespace(self, name: str, labels: dict[str, str] | None = None) -> Iterator[str]:

@@ -142,7 +142,7 @@ def test_a_pod_that_ends_well_without_a_manifest_fails_its_task(wheel):
     name = f"{wheels.image('data').rsplit(':', 1)[0]}:idle"
     file = f'FROM {wheels.image("data")}\nUSER root\nRUN echo "print(1)" > /app/tasks/ingest.py\nUSER 1000:1000\n'
     subprocess.run(["docker", "build", "--tag", name, "-"], input=file, text=True, check=True, capture_output=True)
-    wheel.cluster.load(name)
+    wheel.cluster.load(name, node="cpu")
     with wheel.pods_file(images={"data": name}):
         run = wheel.start("seed=8")
         assert "ingest exited with 0 but left no manifest" in wheel.failed_try(run, "ingest")

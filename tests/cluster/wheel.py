@@ -180,7 +180,8 @@ def turning(cluster: Cluster, model: Path, records: list[dict[str, str]], folder
     with cluster.namespace(namespace, {"pod-security.kubernetes.io/enforce": "restricted"}):
         cluster.apply(*manifests(namespace))
         airflow = cluster.as_account("airflow", namespace, folder / "airflow.kubeconfig")
-        cluster.load(image("data"), image("train"))
+        cluster.load(image("data"), node="cpu")
+        cluster.load(image("train"))
         moto = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(s3)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )  # fmt: skip
