@@ -66,6 +66,17 @@ features-server: .venv/features/.installed ## Feast's server at FLYWHEEL_FEATURE
 test-features: .venv/features/.installed ## The feature store's tests
 	$(FEATURES) -m pytest tests/features
 
+.venv/docs/.installed: requirements/docs.txt | .venv/ml/.installed
+	$(BASE_PYTHON) -m venv .venv/docs
+	$(ML) -m uv pip install --quiet --python .venv/docs/bin/python --no-deps --require-hashes -r requirements/docs.txt
+	@touch $@
+
+.PHONY: docs
+docs: install .venv/docs/.installed ## The handbook as a site, in site/; its reference is written from the code first
+	@$(ML) -m docs.reference
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --quiet
+	@echo "open site/index.html, or serve it to search it: python3 -m http.server --bind 127.0.0.1 --directory site"
+
 .venv/client/.installed: requirements/base.txt
 	$(BASE_PYTHON) -m venv .venv/client
 	$(CLIENT) -m pip install --quiet --no-deps --require-hashes -r requirements/base.txt
@@ -86,7 +97,8 @@ lock: .venv/ml/.installed ## Compile requirements/*.in to hashed *.txt
 	compile requirements/airflow.in -o requirements/airflow.txt; \
 	compile requirements/label.in -o requirements/label.txt; \
 	compile requirements/features.in -o requirements/features.txt; \
-	compile requirements/infra.in -o requirements/infra.txt
+	compile requirements/infra.in -o requirements/infra.txt; \
+	compile requirements/docs.in -o requirements/docs.txt
 
 .PHONY: demo
 demo: install ## Turn the flywheel twice and show what got better [SOURCE=records.jsonl]
@@ -122,7 +134,7 @@ test: install .venv/label/.installed ## Every test that needs no Docker, cluster
 
 .PHONY: test-slow
 test-slow: install ## Planted bad challengers, backfilled nights, kills, chaos under Airflow, adapter swaps, every page in a browser: hours
-	$(ML) -m pytest -s -m slow tests/tasks tests/e2e tests/serving tests/ui
+	$(ML) -m pytest -s -m slow tests/tasks tests/e2e tests/serving tests/ui tests/docs
 
 .PHONY: test-cluster
 test-cluster: install ## Pods and chart on a real cluster [KUBECONFIG=file, or K8S_CLUSTER=program; ONLY=files]
