@@ -43,6 +43,8 @@ def of_pod(pod: Any, events: Iterable[Any] = (), pool: str = "", mounted: str = 
             if event.reason in ("FailedMount", "FailedAttachVolume"):
                 return f"a volume cannot be mounted: {_plain(event.message)} Does the Secret exist in namespace {pod.metadata.namespace}? {mounted}".strip()
         return "the pod was given a node and did not start there"
+    if pod.metadata.deletion_timestamp and not (ended and ended.exit_code):
+        return DELETED
     return ""
 
 

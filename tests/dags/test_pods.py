@@ -253,6 +253,13 @@ def remote(phase="Failed", ended=None, waiting=None, condition=None, reason=None
     )  # fmt: skip
 
 
+def deleted(**options):
+    """One that somebody has deleted."""
+    found = remote(**options)
+    found.metadata.deletion_timestamp = datetime.now(UTC)
+    return found
+
+
 def event(reason, message):
     return SimpleNamespace(reason=reason, message=message, type="Warning")
 
@@ -267,6 +274,8 @@ def event(reason, message):
         (remote("Pending", condition="0/2 nodes are available: 2 Insufficient nvidia.com/gpu."), [], "2 Insufficient nvidia.com/gpu. It asked pool gpu for 64Mi memory, 1 nvidia.com/gpu, on nodes with flywheel/pool=gpu."),
         (remote("Pending"), [event("FailedMount", 'references non-existent secret key: secret "flywheel-database" not found')], 'secret "flywheel-database" not found. Does the Secret exist in namespace flywheel'),
         (remote(ended={"exit_code": 75, "reason": "Error"}), [], ""),
+        (deleted(ended={"exit_code": 143, "reason": "Error"}), [], ""),
+        (deleted(), [], "its pod was deleted while it ran"),
     ],
 )  # fmt: skip
 def test_trouble_with_a_pod_is_a_sentence(pod, events, said):
