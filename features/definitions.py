@@ -10,7 +10,7 @@ import pandas
 import sqlalchemy as sa
 
 from flywheel import store
-from flywheel.features import VIEWS
+from flywheel.features import PROJECT, VIEWS
 from flywheel.settings import settings
 
 os.environ.setdefault("FEAST_USAGE", "False")  # before feast is imported
@@ -18,7 +18,6 @@ os.environ.setdefault("FEAST_USAGE", "False")  # before feast is imported
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource, RepoConfig, ValueType
 from feast.types import Float64, Int64, String
 
-PROJECT = "flywheel"
 USER = Entity(name="user", join_keys=["user"], value_type=ValueType.STRING, description="Who asks, and who rates")
 PROMPT = Entity(name="prompt", join_keys=["prompt"], value_type=ValueType.STRING, description="A question, by the hash of its fingerprint")
 ENTITIES = {"user": USER, "prompt": PROMPT}

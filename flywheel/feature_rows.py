@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from flywheel import ledger, store
+from flywheel import ledger, prompt, store
 from flywheel.ledger.schema import answers, feedback
 from flywheel.records import question
 
@@ -26,16 +27,29 @@ class Verdict:
     asker: str
     answer_id: str
     prompt: str
+    topic: str
     good: bool | None
 
 
 def prompt_key(instruction: str, input: str) -> str:
-    """The entity key of a question: the same for what a reader calls the same."""
-    return store.sha256_text(question(instruction, input))[:32]
+    """The entity key of a question: the same for what a reader calls the same, whatever serving showed the model beside it."""
+    return store.sha256_text(question(instruction, prompt.asked(input)))[:32]
 
 
-def verdicts() -> list[Verdict]:
-    """Everything that was said and may be learned from, in the order it came."""
+def topic_of(instruction: str, input: str, topics: Mapping[str, str]) -> str:
+    """The first topic whose pattern is found in a question, in any case; `other` when none is."""
+    text = f"{instruction}\n{prompt.asked(input)}"
+    return next((name for name, pattern in topics.items() if re.search(pattern, text, re.IGNORECASE)), "other")
+
+
+def anything_since(moment: datetime) -> bool:
+    """Whether any feedback came since then."""
+    with ledger.transaction() as db:
+        return bool(db.execute(sa.select(sa.exists().where(feedback.c.at >= moment))).scalar())
+
+
+def verdicts(topics: Mapping[str, str]) -> list[Verdict]:
+    """Everything that was said and may be learned from, in the order it came. `topics`: a pattern each, as in the config."""
     query = (
         sa.select(feedback.c.id, feedback.c.at, feedback.c.user, feedback.c.answer_id, feedback.c.body, answers.c.prompt, answers.c.input,
                   answers.c.at.label("asked_at"), answers.c.user.label("asker"))
@@ -45,7 +59,8 @@ def verdicts() -> list[Verdict]:
     )  # fmt: skip
     with ledger.transaction() as db:
         rows = db.execute(query).all()
-    return [Verdict(r.id, r.at, r.asked_at, r.user or "anonymous", r.asker, r.answer_id, prompt_key(r.prompt, r.input), _good(r.body)) for r in rows]
+    about = {(r.prompt, r.input): (prompt_key(r.prompt, r.input), topic_of(r.prompt, r.input, topics)) for r in rows}
+    return [Verdict(r.id, r.at, r.asked_at, r.user or "anonymous", r.asker, r.answer_id, *about[r.prompt, r.input], _good(r.body)) for r in rows]
 
 
 def _good(body: dict[str, Any]) -> bool | None:
@@ -76,12 +91,13 @@ def rater_stats(found: Iterable[Verdict]) -> list[dict[str, Any]]:
 
 
 def prompt_stats(found: Iterable[Verdict]) -> list[dict[str, Any]]:
-    """How often answers to a question were judged, and the share found bad."""
+    """A question's topic, how often answers to it were judged, and the share found bad."""
     rated, bad = defaultdict[str, int](int), defaultdict[str, int](int)
     rows = []
     for v in found:
         if v.good is not None:
             rated[v.prompt] += 1
             bad[v.prompt] += not v.good
-            rows.append({"prompt": v.prompt, "event_timestamp": v.at, "rated": rated[v.prompt], "failure_rate": bad[v.prompt] / rated[v.prompt]})
+            rate = bad[v.prompt] / rated[v.prompt]
+            rows.append({"prompt": v.prompt, "event_timestamp": v.at, "topic": v.topic, "rated": rated[v.prompt], "failure_rate": rate})
     return rows

@@ -1,4 +1,4 @@
-"""Forget a person or a record: out of every later data set, and out of the ledger, the segments, the batches and MLflow.
+"""Forget a person or a record: out of every later data set, and out of the ledger, the segments, the batches, the feature store and MLflow.
 
 Of each record a tombstone stays: its id and the SHA-256 of what was said. The data sets and versions that came before are not changed but
 listed, with the runs whose files still hold copies. The ledger forgets in one transaction; what follows from it may be killed at any
@@ -16,11 +16,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from flywheel import assessments, ledger, lineage, store
+from flywheel import assessments, features, ledger, lineage, store
 from flywheel.errors import ContractError, NotFound, TransientError
+from flywheel.feature_rows import prompt_key
 from flywheel.ledger import holds
 from flywheel.ledger.review import decisions_on
-from flywheel.ledger.schema import answers, decisions, events, feedback, segments, transaction
+from flywheel.ledger.schema import acceptances, answers, decisions, events, feedback, segments, transaction
 from flywheel.ledger.schema import lineage as index
 from flywheel.settings import settings
 
@@ -60,9 +61,16 @@ def forget(actor: str, reason: str, *, user: str = "", record: str = "", expired
         columns = (feedback.c.number, feedback.c.id, feedback.c.body, feedback.c.segment, feedback.c.batch)
         rows = db.execute(sa.select(*columns).where(which).order_by(feedback.c.number).with_for_update()).all()
         reviewed = db.execute(decisions.update().where(decisions.c.reviewer == user).values(reviewer=store.sha256_text(user))).rowcount
-        if rows or asked or expired or reviewed:
+        other = {"acceptances": 0, "features": 0}
+        if user:
+            prompts = [prompt_key(*row) for row in db.execute(sa.select(answers.c.prompt, answers.c.input).where(answers.c.id.in_(asked)))]
+            other["acceptances"] = db.execute(acceptances.delete().where(acceptances.c.user == user)).rowcount
+            other["features"] = features.forget(db, user, prompts)
+        elif expired:
+            other["features"] = features.forget_reads(db, timedelta(days=settings().retention_days))
+        if rows or asked or expired or reviewed or any(other.values()):
             proof: dict[str, Any] = {"id": uuid.uuid4().hex, "at": now.isoformat(), "actor": actor, "reason": reason, "subject": subject, "answers": len(asked)}
-            proof |= {"until": (until or now).isoformat(), **_consequences(db, rows)}
+            proof |= other | {"until": (until or now).isoformat(), **_consequences(db, rows)}
             _erase(db, rows, asked, reason)
             ledger.record_event(actor, "forget", within=db, **{key: value for key, value in proof.items() if key != "actor"})
         else:

@@ -12,6 +12,9 @@ from typing import Any, Literal
 from flywheel.errors import ContractError
 from flywheel.records import Message
 
+# What serving may add to a question's input, each under its first words; training sees it as the model did.
+PASSAGES = "Answer from the passages below and nothing else."
+KNOWN = "Known about this request:"
 Style = Literal["auto", "chat", "instruction"]
 HEADINGS = {"system": "", "user": "### Instruction:\n", "input": "### Input:\n", "assistant": "### Response:\n"}
 
@@ -45,6 +48,11 @@ def messages(instruction: str, input: str = "", history: Sequence[Message] = ())
 def parts(turn: Message) -> tuple[str, str]:
     """(instruction, input) of a user's turn."""
     return (turn.instruction, turn.input) if isinstance(turn, Question) else (turn.content, "")
+
+
+def asked(input: str) -> str:
+    """A question's input without what serving added to it."""
+    return input[: min((at for head in (PASSAGES, KNOWN) if (at := input.find(head)) >= 0), default=len(input))].rstrip()
 
 
 def render(tokenizer: Any, turns: Sequence[Message], style: Style = "auto") -> str:

@@ -151,6 +151,7 @@ def _halfvec(vector: numpy.ndarray) -> bytes:
 def _show(db: Database, index: int, wanted: Wanted, run: str, embedded: int) -> Built:
     """The one transaction that changes what a search sees."""
     with db.transaction():
+        # What is new came with its text, and no other build runs: of the rest nothing but the id is looked at.
         gone = f"select number from rag.passages_{index} p where not exists (select from incoming i where i.id = p.id)"
         db.execute(f"""with gone as (delete from rag.postings_{index} where passage in ({gone}) returning lexeme)
                        update rag.lexemes_{index} l set passages = l.passages - n from (select lexeme, count(*) n from gone group by 1) g
@@ -160,7 +161,7 @@ def _show(db: Database, index: int, wanted: Wanted, run: str, embedded: int) -> 
             from incoming i, lateral (
                 (select embedding from rag.embedded_{index} e where e.sha256 = i.sha256)
                 union all (select embedding from rag.passages_{index} p where p.sha256 = i.sha256 limit 1) limit 1
-            ) known where not exists (select from rag.passages_{index} p where p.id = i.id) order by i.document, i.start
+            ) known where i.sha256 is not null order by i.document, i.start
         """).rowcount
         removed = db.execute(f"delete from rag.passages_{index} p where not exists (select from incoming i where i.id = p.id)").rowcount
         db.execute(f"""

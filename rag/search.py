@@ -74,6 +74,13 @@ def current(alias: str = "default") -> Index:
     return Index(*row)
 
 
+def content(index: Index) -> str:
+    """The hash over all passages of an index, as its last build wrote it."""
+    with ledger.transaction() as db:
+        found = db.exec_driver_sql("select content from rag.versions where index = %s order by number desc limit 1", (index.id,)).scalar()
+    return str(found)
+
+
 def search(
     question: str, k: int = 4, *, filter: Mapping[str, Any] | None = None, tenants: Sequence[str] = (), alias: str = "default", mode: Mode = "hybrid"
 ) -> list[Hit]:

@@ -54,6 +54,8 @@ class Question:
     session: str = ""
     version: str = ""  # empty: whoever the rollout gives this person
     cache: bool = True
+    known: str = ""  # what features say, for the model to see
+    compared: bool = True  # whether the answer counts in a rollout's comparison: who was sent to a version is no fair sample
     settled: str = ""  # the answer, where no model has to be asked
 
     @property
@@ -108,7 +110,7 @@ class Answerer:
 
     async def stream(self, question: Question, answer: Answer) -> AsyncGenerator[Piece, None]:
         """The pieces of the answer of `answer.version`, which fills `answer` too. Ends in TransientError when it takes too long."""
-        began, stage = time.monotonic(), outcomes.arm(self.pool.desired, answer.version)
+        began, stage = time.monotonic(), outcomes.arm(self.pool.desired, answer.version) if question.compared else ""
         try:
             async with asyncio.timeout(serving().request_seconds), aclosing(self._pieces(question, answer, began)) as pieces:
                 async for piece in pieces:

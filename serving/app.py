@@ -28,6 +28,7 @@ from serving.answering import Answerer, Question
 from serving.door import Door, failure, response_to
 from serving.engines import create
 from serving.engines.base import Decoding
+from serving.features import Features
 from serving.limits import Limits
 from serving.pool import Pool
 from serving.reconcile import SECONDS, Reconciler
@@ -55,7 +56,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     auth.keys()  # a file that cannot be read stops the service here
     pool = Pool()
     app.state.limits, app.state.draining = Limits(), False
-    app.state.answerer = Answerer(pool, app.state.limits)
+    app.state.answerer, app.state.features = Answerer(pool, app.state.limits), Features(pool)
     reconciler = Reconciler(pool, create())
     steps = ((SECONDS, reconciler.step), (outcomes.SECONDS, outcomes.flush), *(worker.steps() if serving().feedback_steps else ()))
     tasks = [asyncio.create_task(settle(pool)), *(asyncio.create_task(worker.every(seconds, step)) for seconds, step in steps)]
@@ -139,7 +140,7 @@ async def generate(body: GenerateIn, request: Request) -> GenerateOut:
         tuple(prompt.messages(body.instruction, body.input)), decoding, body.instruction, body.input, auth.speaker(request, body.user), request.state.caller,
         openai_api.session_of(request), cache=openai_api.may_cache(request, body.cache),
     )  # fmt: skip
-    question, cited = await retrieval.grounded(app.state.answerer, question, body.retrieval)
+    question, cited = await retrieval.grounded(app.state.answerer, await app.state.features.asked(question), body.retrieval)
     given = await openai_api.unless_gone(request, app.state.answerer.whole(question))
     text, sources = cited(given.text)
     return GenerateOut(

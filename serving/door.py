@@ -110,9 +110,10 @@ class Door:
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         caller = await auth.authorise(scope["path"], headers.get("authorization", ""))
-        scope.setdefault("state", {})["caller"] = caller
         if scope["path"] not in auth.OPEN:
+            caller = await scope["app"].state.features.tiered(caller)
             await scope["app"].state.limits.admit(caller)
+        scope.setdefault("state", {})["caller"] = caller
         body = await _body(headers, receive)
         await self.app(scope, _again(body, receive), send)
 

@@ -87,7 +87,7 @@ async def chat(body: ChatIn, request: Request) -> dict[str, Any] | Response:
     as_json = body.response_format is not None and body.response_format.type == "json_object"
     decoding = _decoding(body, tokens, bool(body.logprobs), as_json)
     question = question_of(request, body, turns, turns[-1].content, decoding)
-    question, cited = await retrieval.grounded(request.app.state.answerer, question, body.retrieval)
+    question, cited = await retrieval.grounded(request.app.state.answerer, await request.app.state.features.asked(question), body.retrieval)
 
     def form(said: Piece | Answer, first: bool) -> dict[str, Any]:
         content = {"content": [_logprob(token) for token in said.tokens], "refusal": None} if body.logprobs else None
@@ -107,7 +107,7 @@ async def completions(body: CompletionIn, request: Request) -> dict[str, Any] | 
         tokens = {"tokens": [t.text for t in said.tokens], "token_logprobs": [t.logprob for t in said.tokens], "top_logprobs": None, "text_offset": None}
         return {"text": said.text, "logprobs": tokens if body.logprobs else None}
 
-    questions = [question_of(request, body, text, text, decoding) for text in body.prompt]
+    questions = [await request.app.state.features.asked(question_of(request, body, text, text, decoding)) for text in body.prompt]
     return await _reply(request, body, questions, form, "text_completion", "text_completion")
 
 

@@ -19,6 +19,7 @@ from flywheel.records import Message
 from rag import citing, grounding, search
 from serving.answering import Answerer, Question
 from serving.engines.base import Model
+from serving.features import told
 
 SECONDS = Histogram(
     "flywheel_retrieval_seconds", "Time to find passages, the question's embedding included", buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
@@ -51,30 +52,41 @@ async def grounded(answerer: Answerer, question: Question, wanted: Retrieval | N
     Passages for which the model that will answer has no room are left out, whole, the last ones first. Raises NotFound without an index,
     ContractError when there is room for none, TransientError when the database is away.
     """
-    if wanted is None:
+    if wanted is None and not question.known:
         return question, as_it_is
     assert not isinstance(question.turns, str), "only a conversation can be grounded"
     turns = list(question.turns)
+    if wanted is None:
+        return _in(question, told(turns, question.known)), as_it_is
     hits, supported = await asyncio.to_thread(_find, wanted, turns[-1].content, sorted(question.caller.tenants))
     used: list[search.Hit] = []
     if supported:
         question = replace(question, version=await answerer.version_for(question))
         with answerer.pool.use(question.version) as model:
-            used = await asyncio.to_thread(_fitting, model, turns, grounding.kept(hits), question.decoding.max_tokens)
-        turns = grounding.grounded(turns, used)
-    text, context = prompt.parts(turns[-1])
+            used = await asyncio.to_thread(_fitting, model, question, grounding.kept(hits))
+        turns = _shown(question, used)
     left_out = hits[len(used) :] if supported else []
 
     def cited(answer: str) -> tuple[str, dict[str, Any]]:
         reply = citing.cited(answer, used, left_out)
         return reply.pop("answer"), reply
 
-    return replace(question, turns=tuple(turns), text=text, input=context, settled="" if supported else grounding.UNKNOWN), cited
+    return replace(_in(question, turns), settled="" if supported else grounding.UNKNOWN), cited
 
 
-def _fitting(model: Model, turns: Sequence[Message], hits: list[search.Hit], tokens: int) -> list[search.Hit]:
-    """As many of the hits, from the first, as the model has room for beside an answer of so many tokens."""
-    while hits and model.room(grounding.grounded(turns, hits), tokens) < 0:
+def _in(question: Question, turns: Sequence[Message]) -> Question:
+    """The question as these turns ask it, for the model and for the ledger."""
+    text, context = prompt.parts(turns[-1])
+    return replace(question, turns=tuple(turns), text=text, input=context)
+
+
+def _shown(question: Question, hits: list[search.Hit]) -> list[Message]:
+    return told(grounding.grounded(question.turns, hits), question.known)  # type: ignore[arg-type]
+
+
+def _fitting(model: Model, question: Question, hits: list[search.Hit]) -> list[search.Hit]:
+    """As many of the hits, from the first, as the model has room for beside the question and its answer."""
+    while hits and model.room(_shown(question, hits), question.decoding.max_tokens) < 0:
         hits = hits[:-1]
     if not hits:
         mend = "Ask for fewer tokens, send less, or index shorter passages (index.characters)."

@@ -6,8 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from flywheel.features import VIEWS
 
 
 class Serving(BaseSettings):
@@ -47,9 +49,21 @@ class Serving(BaseSettings):
     )
     quotas: dict[str, str] = Field({}, description='JSON: tokens a tier may use, e.g. {"standard": "1000000/day"}')
     limits_url: str = Field("memory://", description="Where counts are kept: memory://, or redis://host:6379 for several replicas")
+    tier_versions: dict[str, str] = Field(
+        {}, description='JSON: who answers a tier of the profiles: champion, challenger or a version, e.g. {"gold": "champion"}'
+    )
+    prompt_features: list[str] = Field([], description='JSON: features that the model is told, e.g. ["tier", "locale"]')
     cors_origins: list[str] = Field([], description="JSON: origins whose pages may call this service. Default: none")
     log_prompts: Literal["never", "masked"] = Field("never", description="Whether log lines hold prompts and answers, with personal data masked")
     embedding_model: str = Field("all-minilm-l6-v2", description="Model of /v1/embeddings: the built-in one, or a folder")
+
+    @field_validator("prompt_features")
+    @classmethod
+    def _features(cls, names: list[str]) -> list[str]:
+        there = {name for _, features in VIEWS.values() for name in features}
+        if unknown := set(names) - there:
+            raise ValueError(f"there is no feature {', '.join(sorted(unknown))}; there are {', '.join(sorted(there))}")
+        return names
 
 
 @lru_cache(maxsize=1)

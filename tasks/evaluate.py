@@ -21,7 +21,7 @@ from flywheel import base_model, manifest, prompt, registry, stage
 from flywheel.config import Suite
 from flywheel.manifest import Artifact
 from flywheel.records import FAILURE, Example
-from tasks import harness, integrity, judge, metrics, overlap, preferences, suites
+from tasks import grounded, harness, integrity, judge, metrics, overlap, preferences, suites
 from tasks.metrics import METRICS
 from tasks.paired import Comparison, pairs
 from tasks.rules import FIXED_FROM, GONE_BELOW
@@ -44,7 +44,7 @@ def extra(ctx: stage.Context) -> dict[str, Artifact]:
         found |= {f"reference.{reference.version}": reference.adapter, "suites": reference.suites}
     for suite in conf.suites:
         found[f"suite.{suite.name}"] = manifest.of_text(suites.locate(suite.path), suites.to_jsonl(suites.read(suite)))
-    found |= harness.inputs(conf.harness)
+    found |= harness.inputs(conf.harness) | grounded.inputs(ctx.config)
     if conf.preferences:
         found["preferences"] = manifest.of_text(conf.preferences, "".join(choice.model_dump_json() for choice in preferences.read(conf.preferences)))
     if conf.judge.url and conf.judge.labels:
@@ -217,6 +217,9 @@ def run(ctx: stage.Context) -> None:
         Candidate("challenger", ctx.inputs["train.adapter"], lambda: adapter),
     )
     rows: list[dict[str, Any]] = []
+    asked = found[HELDOUT][: answered(HELDOUT, ctx, found[HELDOUT])]
+    questions = grounded.ask(ctx, asked, prompt.load_tokenizer(base)) if "index" in ctx.inputs else []
+    with_passages: dict[str, list[dict[str, Any]]] = {}
     for side in sides:
         for name, items in found.items():
             sha = (ctx.outputs["suites"].files or {})[f"{name}.jsonl"]
@@ -224,9 +227,16 @@ def run(ctx: stage.Context) -> None:
         for task in ctx.config.evaluate.harness.tasks:
             rows += [{"suite": harness.suite(task), "model": side.name, **row} for row in harnessed(ctx, side, task)]
             roles[harness.suite(task)] = "harness"
+        if questions:
+            with_passages[side.name] = grounded.score(ctx, side, questions)
         side.loaded = None  # one model in memory at a time
     if ctx.config.evaluate.judge.url:
         report["judge"] = vars(judged(ctx, rows, found))
+    if questions:
+        alone = {side.name: [row for row in rows if (row["model"], row["suite"]) == (side.name, HELDOUT)] for side in sides}
+        report["retrieval"] = grounded.report(questions, alone, with_passages)
+        for name, model in report["retrieval"]["models"].items():
+            ctx.say(f"  {name} with passages, of {len(questions)} questions: {model['with passages']}; gain {model['gain']}")
     compare_blind(ctx, rows, found[HELDOUT])
     report["models"] = {side.name: {n: summary([r for r in rows if (r["model"], r["suite"]) == (side.name, n)], found[n]) for n in found} for side in sides}
     if not any(side.from_cache for side in sides):

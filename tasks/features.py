@@ -49,7 +49,7 @@ def run(ctx: stage.Context) -> None:
 
     from features import definitions, skew
 
-    found = feature_rows.verdicts()
+    found = feature_rows.verdicts(ctx.config.features.topics)
     rows = {
         "user_profile": profiles(ctx.config.features.profiles),
         "rater_stats": feature_rows.rater_stats(found),

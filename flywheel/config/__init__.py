@@ -113,6 +113,9 @@ class Evaluate(Section):
 
     examples: int = Field(120, ge=1, description="Frozen held-out examples scored for perplexity")
     generate: int = Field(40, ge=0, description="Of these, how many are answered and compared with their reference")
+    retrieval: int = Field(
+        32, ge=0, description="While `index` names documents: of these, how many are also asked with passages, where the index holds the answer"
+    )
     corrections: int = Field(16, ge=0, description="Of the corrections learned in this turn, how many are asked, to see what is fixed")
     suites: tuple[Suite, ...] = ()
     max_new_tokens: int = Field(64, ge=1)

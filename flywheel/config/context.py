@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from flywheel.config.section import Section
 from flywheel.config.sources import Source
@@ -55,3 +56,14 @@ class Features(Section):
     """The feature store; it is off until FLYWHEEL_FEATURES_URL is set."""
 
     profiles: str = Field("", description="JSONL of user, tier, locale, since: what `user_profile` knows. Empty: nothing")
+    topics: dict[str, str] = Field({}, description="A topic's name and its pattern (a regular expression); the first that a question has is its topic")
+
+    @field_validator("topics")
+    @classmethod
+    def _patterns(cls, topics: dict[str, str]) -> dict[str, str]:
+        for name, pattern in topics.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"the pattern of {name} is no regular expression ({error})") from None
+        return topics

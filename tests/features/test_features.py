@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("feast")
 
-from flywheel import config, features, ledger, stage
+from flywheel import config, feature_rows, features, ledger, stage
 from flywheel.errors import ContractError, DataError
 from flywheel.records import FeedbackIn
 from flywheel.settings import settings
@@ -29,7 +29,12 @@ def on(database, home, monkeypatch):
     settings.cache_clear()
     home.mkdir(exist_ok=True)
     (home / "profiles.jsonl").write_text('{"user": "Ada", "tier": "gold", "locale": "de", "since": "2026-01-01"}\n')
-    (home / "c.yaml").write_text(f"ingest: {{sources: [{{kind: docs, licence: x, consent: y}}]}}\nfeatures: {{profiles: '{home}/profiles.jsonl'}}\n")
+    (home / "c.yaml").write_text(
+        f"ingest: {{sources: [{{kind: docs, licence: x, consent: y}}]}}\nfeatures: {{profiles: '{home}/profiles.jsonl', topics: {{reasons: 'why', other things: 'x'}}}}\n"
+    )
+    monkeypatch.setenv("FLYWHEEL_CONFIG", str(home / "c.yaml"))
+    monkeypatch.setattr(features, "_away_until", 0.0)
+    settings.cache_clear()
     runs = iter(range(1, 100))
 
     def run(*changes):
@@ -94,6 +99,7 @@ def test_training_sees_what_was_known_then_and_nothing_later(on):
     joined = pandas.read_parquet(on().outputs["training"].fetch(settings().home / "cache")).set_index("feedback")
     assert pandas.isna(joined.loc[early, "rater_stats__volume"]) and pandas.isna(joined.loc[early, "prompt_stats__rated"])
     assert (joined.loc[late, "rater_stats__volume"], joined.loc[late, "prompt_stats__failure_rate"]) == (1, 1.0)
+    assert joined.loc[late, "prompt_stats__topic"] == "reasons"
     assert joined.loc[late, "user_profile__tier"] == "gold" and planted in joined.index
 
 
@@ -103,6 +109,14 @@ def test_a_value_beyond_its_time_to_live_is_none(on):
     moved(120, early, answers=[old])
     joined = pandas.read_parquet(on().outputs["training"].fetch(settings().home / "cache")).set_index("feedback")
     assert pandas.isna(joined.loc[late, "prompt_stats__rated"]) and joined.loc[late, "rater_stats__volume"] == 1  # 90 days, and 365
+
+
+def test_a_stale_value_is_not_served(server):
+    old = ledger.add_answer("why?", "", "because", "1", "Ada")
+    moved(120, judge("Ada", old, "down", 1), answers=[old])
+    server()
+    assert features.read("prompt", feature_rows.prompt_key("why?", ""), "test") == features.defaults("prompt")  # 90 days
+    assert features.read("user", "Ada", "test")["volume"] == 1
 
 
 def test_serving_reads_what_training_joins_and_every_read_is_logged(server):
@@ -133,6 +147,24 @@ def test_feedback_is_pushed_before_the_next_materialization(server):
     judge("Ada", ledger.add_answer("why?", "", "because", "1", "Ada"), "down", 1)
     pusher.step()
     assert features.read("user", "Ada", "test")["volume"] == 1
+    shown = "Known about this request: tier gold."  # serving's own words make it no other question
+    assert features.read("prompt", feature_rows.prompt_key("why?", shown), "test") == {"topic": "reasons", "rated": 1, "failure_rate": 1.0}
+    before = pusher.since
+    pusher.step()
+    assert pusher.since == before  # nothing came
+
+
+def test_who_is_forgotten_is_gone_from_the_online_store(server):
+    for number, who in enumerate(("Ada", "Eve"), 1):
+        judge(who, ledger.add_answer(f"why, {who}?", "", "because", "1", who), "down", number)
+    server()
+    keys = {who: feature_rows.prompt_key(f"why, {who}?", "") for who in ("Ada", "Eve")}
+    assert features.read("user", "Ada", "test")["volume"] == features.read("prompt", keys["Ada"], "test")["rated"] == 1
+    with ledger.transaction() as db:
+        assert features.forget(db, "Ada", [keys["Ada"]]) > 4  # two reads, and a row a feature
+    assert features.read("user", "Ada", "test") == features.defaults("user") and features.read("prompt", keys["Ada"], "test") == features.defaults("prompt")
+    assert features.read("user", "Eve", "test")["volume"] == features.read("prompt", keys["Eve"], "test")["rated"] == 1
+    assert [key for _, _, key, _ in features.reads(NOW)].count("Ada") == 1  # the read after it
 
 
 def test_a_server_that_is_down_gives_defaults_and_a_sentence(on, caplog):

@@ -7,8 +7,10 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from flywheel import assessments, cli, config, forgetting, ledger, registry, stage, store
+from flywheel import assessments, cli, config, features, forgetting, ledger, registry, stage, store
 from flywheel.errors import ContractError, NotFound
+from flywheel.feature_rows import prompt_key
+from flywheel.ledger import policy
 from flywheel.ledger.schema import feedback
 from flywheel.records import Example
 from flywheel.settings import REPOSITORY, settings
@@ -66,6 +68,23 @@ def test_a_person_is_in_nothing_later_and_all_that_came_before_is_listed(planted
         give(2, correction=f"{SECRET} again", user="Eve", answer=ledger.find(eve[1]).answer_id)
     with pytest.raises(NotFound, match="no such answer"):
         give(9, ledger.find(eve[0]).answer_id)
+
+
+def test_the_policies_accepted_and_the_features_read_are_forgotten(learn):
+    for who in ("Eve", "Ada"):
+        policy.accept(who, "1")
+        key = prompt_key(f"{who}'s question", "")
+        ledger.add_answer(f"{who}'s question", "", "an answer", "1", who)
+        features.record("test", [features.Read(datetime.now(UTC), *of, {}, {}) for of in (("user", who), ("prompt", key))])
+    policy.accept("Bob", "1")
+    proof = forgetting.forget("tester", "asked for", user="Eve")
+    assert (proof["acceptances"], proof["features"]) == (1, 2)
+    assert policy.accepted("Eve", "1") is None and policy.accepted("Ada", "1")
+    assert {key for _, _, key, _ in features.reads(datetime(2026, 1, 1, tzinfo=UTC))} == {"Ada", prompt_key("Ada's question", "")}
+    assert forgetting.forget("tester", "asked for", user="Bob")["acceptances"] == 1  # who did nothing else, too
+    with ledger.transaction() as db:
+        db.execute(sa.text("update feature_reads set at = now() - interval '9 years'"))
+    assert forgetting.forget("housekeeping", "kept long enough", expired=True)["features"] == 2
 
 
 def test_a_forgetting_that_was_killed_is_finished_by_calling_it_again(planted, home, monkeypatch):

@@ -1,5 +1,6 @@
 """The doors with real keys and real tokens: who gets in, and who does not."""
 
+import asyncio
 import base64
 import hashlib
 import http.server
@@ -23,13 +24,15 @@ from serving.auth import SCOPES, new_key
 def front(home, behaviour, monkeypatch):
     """The application without what its lifespan starts: the doors need no model."""
     from serving.app import app
+    from serving.features import Features
     from serving.limits import Limits
+    from serving.pool import Pool
 
     behaviour(auth="required")
 
     def client(**settings):
         behaviour(**settings)
-        app.state.limits, app.state.draining = Limits(), False
+        app.state.limits, app.state.draining, app.state.features = Limits(), False, Features(Pool())
         return TestClient(app, raise_server_exceptions=False)
 
     return client
@@ -180,3 +183,18 @@ def test_replies_carry_secure_headers_and_no_cors(front):
     reply = front(keys=yaml.safe_dump([entry])).get("/metrics", headers={**headers, "origin": "http://evil.example"})
     assert reply.headers["x-content-type-options"] == "nosniff" and reply.headers["cache-control"] == "no-store"
     assert "access-control-allow-origin" not in reply.headers
+
+
+def test_with_redis_away_nobody_is_refused_and_it_is_counted(behaviour):
+    from serving.limits import AWAY, Limits
+
+    behaviour(rate_limits='{"standard": "1/minute"}', quotas='{"standard": "1/day"}', limits_url="redis://127.0.0.1:9")
+    before, limits = AWAY._value.get(), Limits()
+
+    async def twice():
+        for _ in range(2):
+            await limits.admit(auth.ANYBODY)
+            await limits.spend(auth.ANYBODY, 100)
+
+    asyncio.run(twice())
+    assert AWAY._value.get() == before + 4

@@ -10,7 +10,7 @@ from flywheel import manifest
 from flywheel.errors import ContractError, DataError
 from flywheel.records import FAILURE, Example
 from flywheel.settings import settings
-from tasks import clean, dataset, evaluate, gate, ingest, integrity, register, rollout, scoring, suites, tokenize, train
+from tasks import clean, dataset, evaluate, gate, index, ingest, integrity, register, rollout, scoring, suites, tokenize, train
 from tests.tasks.conftest import rows
 
 UP_TO_TRAIN = (ingest, clean, tokenize, train, dataset)
@@ -56,6 +56,24 @@ def test_the_users_suites_are_asked_and_their_answers_written(wheel, home):
     (home / "mine.jsonl").write_text("")
     with pytest.raises(ContractError, match=r"mine.jsonl: the suite is empty"):
         wheel("two", f"evaluate.suites={json.dumps(named)}")
+
+
+def test_with_an_index_the_held_out_questions_are_asked_with_passages_too(wheel, home):
+    (home / "library").mkdir(parents=True)
+    facts = rows(240)
+    for i in range(0, 240, 2):
+        (home / "library" / f"{i}.txt").write_text(" ".join(f"{r['instruction']} {r['output']}" for r in facts[i : i + 2]))
+    documents = json.dumps([{"kind": "files", "path": f"{home}/library/*"}])
+    run = wheel("one", f"index.documents={documents}", "model.max_length=500", stages=(index, *UP_TO_TRAIN, evaluate, gate))
+    found = report(run)["retrieval"]
+    assert 1 < found["questions"] <= 6 and 0 < found["retriever"]["recall"] <= 1
+    for model in (found["models"]["champion"], found["models"]["challenger"]):
+        assert model["alone"]["log_loss"] != model["with passages"]["log_loss"] and 0 <= model["with passages"]["faithful"] <= 1
+        gain, low, high = model["gain"]["log_loss"]
+        assert low < gain < high and gain == pytest.approx(model["alone"]["log_loss"] - model["with passages"]["log_loss"], abs=2e-4)
+    assert "With passages from the index" in output(run, "gate", "page").read_text()
+    assert "grounded" not in report(run)["suites"]  # no rule of the gate sees it
+    assert "retrieval" not in report(wheel("two", f"index.documents={documents}", "model.max_length=500", "evaluate.retrieval=0"))
 
 
 def test_a_cut_adapter_is_named_and_never_scored(wheel, home):
