@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from typing import Any
 
 import pandas
 import sqlalchemy as sa
 
 from flywheel import store
-from flywheel.features import PROJECT, VIEWS
+from flywheel.features import FRESH, PROJECT, VIEWS
 from flywheel.settings import settings
 
 os.environ.setdefault("FEAST_USAGE", "False")  # before feast is imported
@@ -22,7 +21,6 @@ USER = Entity(name="user", join_keys=["user"], value_type=ValueType.STRING, desc
 PROMPT = Entity(name="prompt", join_keys=["prompt"], value_type=ValueType.STRING, description="A question, by the hash of its fingerprint")
 ENTITIES = {"user": USER, "prompt": PROMPT}
 TYPES = {str: String, int: Int64, float: Float64}
-FRESH = {"user_profile": timedelta(days=3650), "rater_stats": timedelta(days=365), "prompt_stats": timedelta(days=90)}  # how long a value may be used
 
 
 def path(view: str) -> str:

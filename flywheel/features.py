@@ -34,6 +34,7 @@ VIEWS: dict[str, tuple[str, dict[str, Any]]] = {
     "rater_stats": ("user", {"volume": 0, "reliability": 0.5}),
     "prompt_stats": ("prompt", {"topic": "other", "rated": 0, "failure_rate": 0.0}),
 }
+FRESH = {"user_profile": timedelta(days=3650), "rater_stats": timedelta(days=365), "prompt_stats": timedelta(days=90)}  # how long a value may be used
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,20 @@ def fetch(entity: str, key: str) -> Read | None:
         if of != entity:
             continue
         present = {name: got[f"{view}__{name}"] for name in features}
-        fresh = {name: one["values"][0] for name, one in present.items() if one["statuses"][0] == "PRESENT" and one["values"][0] is not None}
+        fresh = {name: one["values"][0] for name, one in present.items() if _usable(one, at - FRESH[view])}
         values |= fresh
         views[view] = {"values": fresh, "as_of": next((one["event_timestamps"][0] for name, one in present.items() if name in fresh), None)}
     return Read(at, entity, key, values, views)
+
+
+def _usable(one: dict[str, Any], since: datetime) -> bool:
+    """Whether there is a value, from then or later: Feast's server gives older ones, too, and calls them present."""
+    return one["statuses"][0] == "PRESENT" and one["values"][0] is not None and moment_of(one["event_timestamps"][0]) >= since
+
+
+def moment_of(text: str) -> datetime:
+    """A time as Feast writes it."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def record(reader: str, found: Sequence[Read]) -> None:

@@ -8,7 +8,6 @@ from flywheel.errors import TransientError
 from rag import database
 from rag.index import Wanted, build
 from rag.search import search
-from tests.rag.conftest import passages
 
 
 def test_of_two_builds_at_once_the_second_comes_again(indexed):

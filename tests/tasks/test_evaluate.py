@@ -6,11 +6,11 @@ import json
 import pandas as pd
 import pytest
 
-from flywheel import manifest
+from flywheel import config, manifest
 from flywheel.errors import ContractError, DataError
 from flywheel.records import FAILURE, Example
 from flywheel.settings import settings
-from tasks import clean, dataset, evaluate, gate, index, ingest, integrity, register, rollout, scoring, suites, tokenize, train
+from tasks import clean, dataset, evaluate, gate, grounded, index, ingest, integrity, register, rollout, scoring, suites, tokenize, train
 from tests.tasks.conftest import rows
 
 UP_TO_TRAIN = (ingest, clean, tokenize, train, dataset)
@@ -61,8 +61,8 @@ def test_the_users_suites_are_asked_and_their_answers_written(wheel, home):
 def test_with_an_index_the_held_out_questions_are_asked_with_passages_too(wheel, home):
     (home / "library").mkdir(parents=True)
     facts = rows(240)
-    for i in range(0, 240, 2):
-        (home / "library" / f"{i}.txt").write_text(" ".join(f"{r['instruction']} {r['output']}" for r in facts[i : i + 2]))
+    for i in range(0, 240, 4):
+        (home / "library" / f"{i}.txt").write_text(" ".join(f"{r['instruction']} {r['output']}" for r in facts[i : i + 4]))
     documents = json.dumps([{"kind": "files", "path": f"{home}/library/*"}])
     run = wheel("one", f"index.documents={documents}", "model.max_length=500", stages=(index, *UP_TO_TRAIN, evaluate, gate))
     found = report(run)["retrieval"]
@@ -73,7 +73,8 @@ def test_with_an_index_the_held_out_questions_are_asked_with_passages_too(wheel,
         assert low < gain < high and gain == pytest.approx(model["alone"]["log_loss"] - model["with passages"]["log_loss"], abs=2e-4)
     assert "With passages from the index" in output(run, "gate", "page").read_text()
     assert "grounded" not in report(run)["suites"]  # no rule of the gate sees it
-    assert "retrieval" not in report(wheel("two", f"index.documents={documents}", "model.max_length=500", "evaluate.retrieval=0"))
+    for off in ("evaluate.retrieval=0", "index.documents=[]", "index.alias=none"):
+        assert grounded.inputs(config.load(str(home / "c.yaml"), [f"index.documents={documents}", off])) == {}
 
 
 def test_a_cut_adapter_is_named_and_never_scored(wheel, home):
