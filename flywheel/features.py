@@ -144,14 +144,14 @@ def online_key(entity: str, key: str) -> bytes:
     return struct.pack("<III", 1, text, len(name)) + name + struct.pack("<II", text, len(value)) + value
 
 
-def forget(db: sa.Connection, user: str, prompts: Sequence[str]) -> int:
-    """Remove a person, and the questions they asked, from the online store and the access log, in the caller's transaction; how many rows that were.
+def forget(db: sa.Connection, user: str, prompts: Sequence[str], until: datetime) -> int:
+    """Remove a person, and the questions they asked, from the online store and, up to a moment, from the access log; how many rows that were.
 
-    What others said about the same question comes back with the next materialization.
+    In the caller's transaction. What others said about the same question comes back with the next materialization.
     """
     gone = 0
     for entity, keys in (("user", [user]), ("prompt", list(prompts))):
-        gone += db.exec_driver_sql("delete from feature_reads where entity = %s and key = any(%s)", (entity, keys)).rowcount
+        gone += db.exec_driver_sql("delete from feature_reads where entity = %s and key = any(%s) and at <= %s", (entity, keys, until)).rowcount
         for view in (name for name, (of, _) in VIEWS.items() if of == entity):
             table = sa.table(f"{PROJECT}_{view}", sa.column("entity_key"), schema="features")
             if sa.inspect(db).has_table(table.name, schema=table.schema):  # features were on once

@@ -161,7 +161,7 @@ def test_who_is_forgotten_is_gone_from_the_online_store(server):
     keys = {who: feature_rows.prompt_key(f"why, {who}?", "") for who in ("Ada", "Eve")}
     assert features.read("user", "Ada", "test")["volume"] == features.read("prompt", keys["Ada"], "test")["rated"] == 1
     with ledger.transaction() as db:
-        assert features.forget(db, "Ada", [keys["Ada"]]) > 4  # two reads, and a row a feature
+        assert features.forget(db, "Ada", [keys["Ada"]], datetime.now(UTC)) > 4  # two reads, and a row a feature
     assert features.read("user", "Ada", "test") == features.defaults("user") and features.read("prompt", keys["Ada"], "test") == features.defaults("prompt")
     assert features.read("user", "Eve", "test")["volume"] == features.read("prompt", keys["Eve"], "test")["rated"] == 1
     assert [key for _, _, key, _ in features.reads(NOW)].count("Ada") == 1  # the read after it
