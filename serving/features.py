@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,7 @@ from serving.settings import serving
 
 log = logging.getLogger("flywheel.serving")
 READER = "serving"
+TIER_SECONDS, PEOPLE = 30.0, 10_000  # how long a tier holds, so that not every request waits for a read; and of how many people
 SECONDS = Histogram("flywheel_feature_read_seconds", "Time to read an entity's features", buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25))
 
 
@@ -45,6 +47,7 @@ class Features:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
+        self._tiers: dict[str, tuple[float, str]] = {}
         self.log: GroupCommit[features.Read, None] = GroupCommit(_record)
 
     async def _read(self, entity: str, key: str) -> dict[str, Any]:
@@ -67,7 +70,13 @@ class Features:
         """A caller with the tier of their profile: of a person whose token came. A key speaks for many, and has its own."""
         if not settings().features_url or not caller.person:
             return caller
-        return caller.model_copy(update={"tier": (await self._read("user", caller.person))["tier"]})
+        until, tier = self._tiers.get(caller.person, (0.0, ""))
+        if time.monotonic() > until:
+            tier = (await self._read("user", caller.person))["tier"]
+            if len(self._tiers) >= PEOPLE:
+                self._tiers.clear()
+            self._tiers[caller.person] = (time.monotonic() + TIER_SECONDS, tier)
+        return caller.model_copy(update={"tier": tier})
 
     async def asked(self, question: Question) -> Question:
         """A question with what the settings tell the model, sent to whom they send its user's tier."""

@@ -127,6 +127,13 @@ def test_the_rate_tier_is_the_persons_own_and_never_a_name_in_the_request(feast,
     switched_on(feast, monkeypatch)
     assert asyncio.run(tier(person="Ada")) == "gold" and asyncio.run(tier(tier="silver")) == "silver"
 
+    async def twice():
+        known, ada = Features(Pool()), Principal(name="x", scopes=frozenset(), person="Ada")
+        return [(await known.tiered(ada)).tier for _ in range(2)]
+
+    asked = len(feast[0])
+    assert asyncio.run(twice()) == ["gold", "gold"] and len(feast[0]) == asked + 1  # not every request waits for a read
+
 
 def test_a_feature_that_nobody_knows_stops_the_service(behaviour):
     behaviour(prompt_features='["height"]')
