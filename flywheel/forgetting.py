@@ -62,7 +62,7 @@ def forget(actor: str, reason: str, *, user: str = "", record: str = "", expired
         rows = db.execute(sa.select(*columns).where(which).order_by(feedback.c.number).with_for_update()).all()
         reviewed = db.execute(decisions.update().where(decisions.c.reviewer == user).values(reviewer=store.sha256_text(user))).rowcount
         other = {"acceptances": 0, "features": 0}
-        if user:
+        if user and user not in holds.names(db, "user"):
             prompts = [prompt_key(*row) for row in db.execute(sa.select(answers.c.prompt, answers.c.input).where(answers.c.id.in_(asked)))]
             other["acceptances"] = db.execute(acceptances.delete().where(acceptances.c.user == user, acceptances.c.at <= latest)).rowcount
             other["features"] = features.forget(db, user, prompts, latest)
