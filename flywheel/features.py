@@ -159,11 +159,6 @@ def forget(db: sa.Connection, user: str, prompts: Sequence[str], until: datetime
     return gone
 
 
-def forget_reads(db: sa.Connection, age: timedelta) -> int:
-    """Remove what is older than this from the access log, in the caller's transaction; how many rows that were."""
-    return db.exec_driver_sql("delete from feature_reads where at < now() - %s", (age,)).rowcount
-
-
 class Pusher:
     """Pushes what feedback has changed since the last step: call it every few seconds."""
 

@@ -66,8 +66,6 @@ def forget(actor: str, reason: str, *, user: str = "", record: str = "", expired
             prompts = [prompt_key(*row) for row in db.execute(sa.select(answers.c.prompt, answers.c.input).where(answers.c.id.in_(asked)))]
             other["acceptances"] = db.execute(acceptances.delete().where(acceptances.c.user == user, acceptances.c.at <= latest)).rowcount
             other["features"] = features.forget(db, user, prompts, latest)
-        elif expired:
-            other["features"] = features.forget_reads(db, timedelta(days=settings().retention_days))
         if rows or asked or expired or reviewed or any(other.values()):
             proof: dict[str, Any] = {"id": uuid.uuid4().hex, "at": now.isoformat(), "actor": actor, "reason": reason, "subject": subject, "answers": len(asked)}
             proof |= other | {"until": (until or now).isoformat(), **_consequences(db, rows)}

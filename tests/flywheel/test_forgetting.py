@@ -82,9 +82,6 @@ def test_the_policies_accepted_and_the_features_read_are_forgotten(learn):
     assert policy.accepted("Eve", "1") is None and policy.accepted("Ada", "1")
     assert {key for _, _, key, _ in features.reads(datetime(2026, 1, 1, tzinfo=UTC))} == {"Ada", prompt_key("Ada's question", "")}
     assert forgetting.forget("tester", "asked for", user="Bob")["acceptances"] == 1  # who did nothing else, too
-    with ledger.transaction() as db:
-        db.execute(sa.text("update feature_reads set at = now() - interval '9 years'"))
-    assert forgetting.forget("housekeeping", "kept long enough", expired=True)["features"] == 2
 
 
 def test_a_forgetting_that_was_killed_is_finished_by_calling_it_again(planted, home, monkeypatch):
