@@ -67,6 +67,7 @@ def words(database, behaviour):
     """The application with an engine that counts, without what its lifespan starts."""
     from serving.answering import Answerer
     from serving.app import app
+    from serving.features import Features
     from serving.limits import Limits
     from serving.pool import Pool
     from tests.serving.processes import Words
@@ -75,5 +76,5 @@ def words(database, behaviour):
     pool.put(Words())
     pool.lead("base")
     app.state.limits, app.state.draining = Limits(), False
-    app.state.answerer = Answerer(pool, app.state.limits)
+    app.state.answerer, app.state.features = Answerer(pool, app.state.limits), Features(pool)
     return TestClient(app)
