@@ -37,7 +37,7 @@ with DAG(
     start_date=datetime.fromisoformat(settings().first_night).replace(tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=timedelta(hours=12),
+    dagrun_timeout=timedelta(hours=settings().stop_hours + settings().approval_hours),
     default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15), "execution_timeout": timedelta(hours=6)},
     params=params.turn(),
     tags=["flywheel", "training"],

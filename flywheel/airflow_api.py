@@ -116,10 +116,10 @@ class AirflowApi:
         """Let a DAG run."""
         self.pause(dag, paused=False)
 
-    def trigger(self, dag: str, conf: dict[str, Any]) -> str:
-        """Start a run by hand; returns its id. The id is made here, so that a lost answer does not start a second one."""
+    def trigger(self, dag: str, conf: dict[str, Any], run_id: str = "") -> str:
+        """Start a run by hand; returns its id. The id is made here, so that a lost answer does not start a second one; nor does one that is there."""
         now = datetime.now(UTC).isoformat()
-        run_id = f"manual__{now}_{uuid.uuid4().hex[:8]}"
+        run_id = run_id or f"manual__{now}_{uuid.uuid4().hex[:8]}"
         body = {"dag_run_id": run_id, "logical_date": None, "conf": conf, "run_after": now}
         with suppress(Conflict):  # an earlier request of ours came through after all
             self._call("POST", f"/dags/{dag}/dagRuns", json=body)
@@ -136,6 +136,20 @@ class AirflowApi:
     def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         """The task instances of a run."""
         return list(self._call("GET", f"/dags/{dag}/dagRuns/{quote(run_id)}/taskInstances")["task_instances"])
+
+    def nights(self, dag: str, first: datetime, last: datetime, again: str = "none") -> list[str]:
+        """The logical dates between these that a backfill would run: those without a run; with `again`, failed or completed ones, too."""
+        body = {"dag_id": dag, "from_date": first.isoformat(), "to_date": last.isoformat(), "reprocess_behavior": again}
+        return [str(night["logical_date"]) for night in self._call("POST", "/backfills/dry_run", json=body)["backfills"]]
+
+    def backfill(self, dag: str, first: datetime, last: datetime, conf: dict[str, Any], at_once: int, again: str) -> int:
+        """Start a backfill; its number. Raises Conflict while another one of this DAG goes on."""
+        body = {"dag_id": dag, "from_date": first.isoformat(), "to_date": last.isoformat(), "dag_run_conf": conf}
+        return int(self._call("POST", "/backfills", json={**body, "max_active_runs": at_once, "reprocess_behavior": again})["id"])
+
+    def backfill_ended(self, number: int) -> bool:
+        """Whether each of its runs has ended."""
+        return self._call("GET", f"/backfills/{number}")["completed_at"] is not None
 
     def note(self, dag: str, run_id: str, text: str) -> None:
         """Write a run's note, which Airflow shows beside it."""

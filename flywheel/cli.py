@@ -11,12 +11,12 @@ import httpx
 import typer
 from rich.table import Table
 
-from flywheel import cli_care, cli_operate, store
+from flywheel import cli_care, cli_nights, cli_operate, store
 from flywheel.command import AS_JSON, app, command, console, data_command, review_command
 from flywheel.errors import ContractError, DataError, FlywheelError, TransientError
 from flywheel.settings import settings
 
-__all__ = ["app", "cli_care", "cli_operate"]
+__all__ = ["app", "cli_care", "cli_nights", "cli_operate"]
 
 
 @command

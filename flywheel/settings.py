@@ -56,6 +56,13 @@ class Settings(BaseSettings):
     roles_claim: str = Field("roles", description="Claim of a login's token that holds the roles, e.g. realm_access.roles")
 
     nightly: str = Field("0 2 * * *", description="Cron of the nightly turn, UTC")
+    late_hours: float = Field(
+        6, gt=0, description="A turn that has not ended so long after it began is late: people are told. Waiting for a person does not count"
+    )
+    stop_hours: float = Field(12, gt=0, description="A turn is stopped after so long; the wait for a person is allowed on top")
+    queue_hours: float = Field(36, gt=0, description="A usable correction that waits for so long is told of; curate.max_wait_hours is a day by default")
+    silent_minutes: float = Field(30, gt=0, description="A stage that says nothing for so long hangs")
+    silent: Literal["tell", "stop"] = Field("tell", description="What becomes of it: people are told; or it is stopped as well, and tried again")
     approval_hours: float = Field(48, gt=0, description="How long a promotion waits for a person")
     approval_timeout: Literal["hold", "approve"] = Field("hold", description="What becomes of a promotion that nobody answers in time")
     link_key: str = Field("", description="Signs the links with which people answer from a message. Default: on a laptop one of its own", repr=False)

@@ -29,6 +29,7 @@ from flywheel import code, config, logs, manifest, spend, store
 from flywheel.errors import ContractError, FlywheelError, Preempted, TransientError, from_os_error
 from flywheel.manifest import Artifact, Cost, Manifest
 from flywheel.settings import settings
+from flywheel.watchdog import Watchdog
 
 log = logging.getLogger("flywheel")
 PROGRESS_SECONDS = 10.0
@@ -61,6 +62,7 @@ class Context:
     finish_on_sigterm: bool = False
     started: float = field(default_factory=time.time)
     cpu_before: float = field(default_factory=lambda: _cpu_seconds())
+    watchdog: Watchdog | None = None
     _folder: Path = Path()
     _last_progress: float = field(default_factory=time.monotonic)
 
@@ -76,10 +78,16 @@ class Context:
 
     def say(self, text: str) -> None:
         """One line for the operator who reads the task log."""
+        self._alive()
         log.info(text)
+
+    def _alive(self) -> None:
+        if self.watchdog:
+            self.watchdog.alive()
 
     def progress(self, text: str, *, last: bool = False) -> None:
         """A progress line, at most one every ten seconds."""
+        self._alive()
         now = time.monotonic()
         if last or now - self._last_progress >= PROGRESS_SECONDS:
             self._last_progress = now
@@ -201,7 +209,7 @@ def execute(stage: Stage, conf: config.Config, run_dir: str) -> Manifest:
         cached_from = ""
         _open_attempt(ctx)
         try:
-            with on_sigterm(ctx):
+            with on_sigterm(ctx), Watchdog(stage.name, ctx.stage_uri, _report) as ctx.watchdog:
                 stage.run(ctx)
         finally:
             spend.record(stage.name, cost(ctx))
@@ -241,6 +249,8 @@ def on_sigterm(ctx: Context) -> Iterator[None]:
 
     def stop(_signum: int, _frame: FrameType | None) -> None:
         ctx.stop_requested = True
+        if ctx.watchdog and ctx.watchdog.error and not ctx.finish_on_sigterm:
+            raise ctx.watchdog.error
         if not ctx.finish_on_sigterm:
             raise Preempted("stopped by SIGTERM", where=ctx.stage.name, mend="A retry goes on.")
 

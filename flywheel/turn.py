@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -26,6 +27,7 @@ STAGES = ("ingest", "clean", "tokenize", "dataset", "train", "parity", "evaluate
 ENDED = ("success", "skipped", "failed", "upstream_failed", "removed")
 PARSE_SECONDS = 180.0  # Airflow reads its DAG files a while after its first start
 POLL_SECONDS = 3.0
+AT_ONCE = 5  # seconds within which the same request is the same run
 console = Console(highlight=False)
 
 
@@ -60,13 +62,21 @@ def find(api: AirflowApi, dag: str) -> dict[str, Any]:
 
 
 def start(conf: dict[str, Any], *, unpause: bool = True) -> str:
-    """Start a run by hand; returns its id. Raises ContractError for a paused DAG that is to stay so: the run would wait for ever."""
+    """Start a run by hand; returns its id. Raises ContractError for a paused DAG that is to stay so: the run would wait for ever.
+
+    Two triggers at once make one run: one that asks for the same and has not begun yet is joined.
+    """
     api = AirflowApi()
     if find(api, DAG)["is_paused"]:
         if not unpause:
             raise ContractError("this DAG is paused, so a run would not begin", where=DAG, mend="Unpause it in Airflow, or find out who paused it.")
         api.unpause(DAG)
-    return api.trigger(DAG, conf)
+    asked = {key: value for key, value in conf.items() if value not in ("", [], "auto")}
+    for run in api.runs(DAG):
+        if run["state"] == "queued" and run["run_type"] == "manual" and {k: v for k, v in run["conf"].items() if v not in ("", [], "auto")} == asked:
+            return str(run["dag_run_id"])
+    now, what = datetime.now(UTC), store.sha256_text(json.dumps(asked, sort_keys=True))[:8]
+    return api.trigger(DAG, conf, f"manual__{now.replace(microsecond=0, second=now.second // AT_ONCE * AT_ONCE).isoformat()}_{what}")
 
 
 def follow(run_id: str, seconds: float) -> str:

@@ -21,7 +21,19 @@ from dags.launch import base, leftovers, trouble
 from dags.launch.pods import NodePool, Pods, StagePod, pods
 from flywheel.settings import settings
 
-PASSED_ON = ("store", "model_name", "mlflow_url", "serving_url", "features_url", "price_cpu_hour", "price_gpu_hour", "currency", "log_format")
+PASSED_ON = (
+    "store",
+    "model_name",
+    "mlflow_url",
+    "serving_url",
+    "features_url",
+    "price_cpu_hour",
+    "price_gpu_hour",
+    "currency",
+    "log_format",
+    "silent_minutes",
+    "silent",
+)
 SECRETS = "/run/secrets/flywheel"
 FAILED_NODES = "failed_nodes"  # in Airflow's state of the task, which outlives a try
 

@@ -31,7 +31,8 @@ sys.meta_path.insert(0, Blocked())
 import airflow.sdk
 from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronDataIntervalTimetable, Param
 before = time.process_time()
-import dags.flywheel_dag, dags.feedback_dag, dags.housekeeping_dag, dags.review_dag, dags.rollback_dag, dags.index_dag, dags.features_dag, dags.operate_dag
+import dags.flywheel_dag, dags.feedback_dag, dags.housekeeping_dag, dags.review_dag, dags.rollback_dag, dags.index_dag, dags.features_dag
+import dags.operate_dag, dags.watch_dag
 print(time.process_time() - before)
 """
 
@@ -71,9 +72,10 @@ def test_dag_files_need_nothing_of_ml_and_are_the_same_for_both_launchers(launch
 
 
 def test_every_dag_can_be_read_and_explains_itself(home):
-    from dags import features_dag, feedback_dag, flywheel_dag, housekeeping_dag, index_dag, operate_dag, review_dag, rollback_dag
+    from dags import features_dag, feedback_dag, flywheel_dag, housekeeping_dag, index_dag, operate_dag, review_dag, rollback_dag, watch_dag
 
-    for dag in (flywheel_dag.dag, feedback_dag.dag, housekeeping_dag.dag, review_dag.dag, rollback_dag.dag, index_dag.dag, features_dag.dag, operate_dag.dag):
+    modules = (flywheel_dag, feedback_dag, housekeeping_dag, review_dag, rollback_dag, index_dag, features_dag, operate_dag, watch_dag)
+    for dag in (module.dag for module in modules):
         assert dag.doc_md and dag.tags and dag.max_active_runs == 1
         assert dag.on_failure_callback
         assert all(task.owner == "ml-platform" and task.retries == 2 for task in dag.tasks)
