@@ -10,6 +10,11 @@ from flywheel.settings import settings
 DOC = """
 ### Features, the same in training and serving
 
+```text
+ ledger ─▶ features ─▶ offline rows ─▶ online values ─▶ serving
+                └─▶ reads of the last day, compared ─▶ skew
+```
+
 `features` writes the offline rows from the ledger, applies the definitions to the registry, materializes the online values, joins the judged
 answers with what was known when they were given, and compares every read that serving logged in the last day with that join.
 

@@ -12,6 +12,11 @@ from flywheel.settings import settings
 DOC = """
 ### From feedback to the next turn
 
+```text
+ people ─▶ serving ─▶ sealed files ─▶ wait_for_feedback ─▶ curate ─▶ feedback_ready ─▶ flywheel
+                                                             └─▶ doubtful records ─▶ review
+```
+
 `wait_for_feedback` waits (in the triggerer, it holds no slot) for sealed files in the store's `feedback/segments`.
 `curate` claims what they hold as one batch and publishes the asset `feedback_ready`, which starts `flywheel`.
 

@@ -11,6 +11,12 @@ from flywheel.settings import settings
 DOC = """
 ### Documents into the index
 
+```text
+ documents ─┐
+            ├─▶ index ─▶ passages ─▶ answers with sources
+ records ───┘
+```
+
 `index` reads what the config names under `index.documents`, embeds only what is new, deletes what is gone, and shows all of it in one
 transaction. Searches go on meanwhile, on the version before.
 

@@ -10,6 +10,11 @@ from flywheel.settings import settings
 DOC = """
 ### People's review
 
+```text
+ curation's doubts ─▶ review ─▶ Label Studio ─▶ people
+ curation ◀────────── review ◀──────────────────────┘
+```
+
 `review` pulls from Label Studio what people decided since the last time, then pushes what curation is in doubt about. Each is told in
 its log. Webhooks bring decisions in sooner; this makes good what they lost.
 

@@ -9,6 +9,10 @@ from dags.launch import note_failure, params, stage
 DOC = """
 ### Back to an earlier version
 
+```text
+ champion, a rollout ─▶ rollback ─▶ the version before is the champion ─▶ serving follows
+```
+
 Trigger it as it is: a rollout that goes on is ended and everybody gets the champion; without one, the version served before is the champion
 again. To choose a version, add `rollback.to=3` under *Changes*. Servers follow within seconds; the audit log (`flywheel events`) has who
 and why. **Red**: the last line of the log says why, for instance that the gate had refused that version.

@@ -8,7 +8,7 @@ busy (apache/airflow #49857, #56050). By hand: `python -m flywheel watch`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -110,12 +110,11 @@ def open_questions(questions: list[dict[str, Any]], now: datetime) -> Iterator[F
 
 
 def unlearned(runs: list[str]) -> list[str]:
-    """Published batches that the newest turn did not take in; a turn takes every batch that is there when it begins."""
+    """Published batches that none of the newest turns took in; a turn takes every batch that is there when it begins."""
     published = {name.removesuffix(".json") for name in store.list_names(store.join(settings().store, BATCHES))}
     for run in runs:
         if store.exists(manifest.manifest_uri(run, "ingest")):
             published -= {name.removeprefix("batch.") for name in manifest.read_for(run, "ingest").inputs if name.startswith("batch.")}
-            break
     return sorted(published)
 
 
@@ -130,7 +129,9 @@ def start_stranded(api: AirflowApi, runs: list[dict[str, Any]]) -> str:
 
 def look(api: AirflowApi, now: datetime | None = None) -> tuple[list[Finding], list[str]]:
     """Everything there is to find now, and what could not be looked for."""
-    now, found, problems = now or datetime.now(UTC), [], []
+    now = now or datetime.now(UTC)
+    found: list[Finding] = []
+    problems: list[str] = []
     runs: list[dict[str, Any]] = []
     questions: list[dict[str, Any]] = []
     try:
@@ -138,9 +139,10 @@ def look(api: AirflowApi, now: datetime | None = None) -> tuple[list[Finding], l
     except FlywheelError as error:
         problems.append(error.sentence)
     asked = {question["task_instance"]["dag_run_id"] for question in questions}
-    for search in (
+    searches: list[Callable[[], Iterator[Finding]]] = [
         lambda: late(runs, asked, now), lambda: missed(api, now), lambda: hung(newest_runs()), lambda: waiting(now), lambda: open_questions(questions, now),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for search in searches:
         try:
             found += search()
         except FlywheelError as error:
@@ -150,7 +152,8 @@ def look(api: AirflowApi, now: datetime | None = None) -> tuple[list[Finding], l
 
 def once() -> list[str]:
     """Look, tell people what is new, start what was stranded, send what is due; what was done, in lines for a log."""
-    api, said = AirflowApi(), []
+    api = AirflowApi()
+    said: list[str] = []
     found, problems = look(api)
     for finding in found:
         new = notices.tell(finding.kind, finding.key, finding.facts, finding.links)

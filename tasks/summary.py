@@ -143,7 +143,7 @@ def plot(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     values = [float(t["metrics"]["gain"]) for t in turns if t["metrics"].get("gain") is not None]
     reach = max((abs(v) for v in values), default=0.0) or 1.0
     step = width / len(turns)
-    points = []
+    points: list[dict[str, Any]] = []
     for place, told in enumerate(turns):
         gain, money = told["metrics"].get("gain"), float(told["metrics"].get("money") or 0)
         points.append({

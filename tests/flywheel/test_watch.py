@@ -102,12 +102,12 @@ def test_questions_are_reminded_of_twice(airflow):
 
 
 def test_feedback_that_nobody_curates_is_told_of_once_a_day(airflow):
-    ledger.add_answer(ledger.NewAnswer(id="a", prompt="p", input="", response="r", model_version="1", user="u"))
+    answer = ledger.add_answer("p", "", "r", "1")
     with ledger.transaction() as db:
         body = json.dumps({"consent": True, "correction": "better", "user": "u"})
         db.exec_driver_sql(
-            "insert into feedback (id, idempotency_key, answer_id, at, body, keep_until) values ('f', 'k', 'a', %s, %s, %s)",
-            (NOW - timedelta(hours=40), body, NOW + timedelta(days=9)),
+            "insert into feedback (id, idempotency_key, answer_id, at, body, keep_until) values ('f', 'k', %s, %s, %s, %s)",
+            (answer, NOW - timedelta(hours=40), body, NOW + timedelta(days=9)),
         )
     assert kinds(airflow) == [("queue", "queue 2026-01-10")] and kinds(airflow, NOW - timedelta(hours=10)) == []
 
