@@ -115,6 +115,7 @@ def test_feedback_that_nobody_curates_is_told_of_once_a_day(airflow):
 def test_everything_is_told_once_and_an_airflow_that_is_away_hides_nothing_else(airflow, home, monkeypatch):
     monkeypatch.setattr(watch, "AirflowApi", lambda: airflow)
     with webhook() as slack:
+        home.mkdir(exist_ok=True)
         (home / "url").write_text(slack.address)
         (home / "notices.yaml").write_text(yaml.safe_dump({"channels": [{"name": "team", "kind": "slack", "url_file": "url"}]}))
         airflow.all = {"b": {**running(7), "start_date": "2026-01-01T00:00:00Z"}}
