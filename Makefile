@@ -47,6 +47,11 @@ install: .venv/ml/.installed .venv/airflow/.installed ## Make the two locked env
 	$(INFRA) -m pip install --quiet --no-deps --require-hashes -r requirements/infra.txt
 	@touch $@
 
+.venv/sbom/.installed: requirements/sbom.txt
+	$(BASE_PYTHON) -m venv .venv/sbom
+	.venv/sbom/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/sbom.txt
+	@touch $@
+
 .venv/label/.installed: requirements/label.txt | .venv/ml/.installed
 	$(BASE_PYTHON) -m venv .venv/label
 	$(ML) -m uv pip install --quiet --compile-bytecode --python .venv/label/bin/python --no-deps --require-hashes -r requirements/label.txt
@@ -97,6 +102,7 @@ lock: .venv/ml/.installed ## Compile requirements/*.in to hashed *.txt
 	compile requirements/airflow.in -o requirements/airflow.txt; \
 	compile requirements/label.in -o requirements/label.txt; \
 	compile requirements/features.in -o requirements/features.txt; \
+	compile requirements/sbom.in -o requirements/sbom.txt; \
 	compile requirements/infra.in -o requirements/infra.txt; \
 	compile requirements/docs.in -o requirements/docs.txt
 
@@ -160,8 +166,8 @@ images: ## Build them all, for docker-compose.yaml
 push: ## Push it; the last line is its digest
 	@docker push --quiet $(IMAGE) >&2
 	@docker image inspect --format '{{index .RepoDigests 0}}' $(IMAGE)
-sbom: .venv/infra/.installed ## What is in it, as CycloneDX: sbom/FAMILY.python.cdx.json and .debian.cdx.json
-	@PATH="$$PWD/.venv/infra/bin:$$PATH" images/bill $(IMAGE) sbom/$(FAMILY)
+sbom: .venv/sbom/.installed ## What is in it, as CycloneDX: sbom/FAMILY.python.cdx.json and .debian.cdx.json
+	@PATH="$$PWD/.venv/sbom/bin:$$PATH" images/bill $(IMAGE) sbom/$(FAMILY)
 
 .PHONY: plan apply
 plan: ## What Terraform would change [ENVIRONMENT=dev]
