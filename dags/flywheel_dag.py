@@ -55,6 +55,6 @@ with DAG(
         approve = PromotionApproval(task_id="approve", execution_timeout=None)
     ingest >> clean >> tokenize >> train >> evaluate >> gate >> register >> approve >> rollout
     tokenize >> dataset >> register
-    train >> parity >> approve
+    train >> parity >> gate
     # a teardown runs whatever became of the others, and does not decide how the run ended
-    [rollout, parity, dataset] >> stage("summary", on_success_callback=summed_up).as_teardown()
+    [rollout, dataset] >> stage("summary", on_success_callback=summed_up).as_teardown()

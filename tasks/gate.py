@@ -73,7 +73,8 @@ def run(ctx: stage.Context) -> None:
     conf = ctx.config.gate
     measured = json.loads(ctx.fetch("evaluate.report").read_bytes())
     scores = pd.read_parquet(ctx.fetch("evaluate.scores")) if "evaluate.scores" in ctx.inputs else None
-    evidence = Evidence(scores, measured["roles"], measured["facts"])
+    same = json.loads(ctx.fetch("parity.findings").read_bytes())
+    evidence = Evidence(scores, measured["roles"], measured["facts"] | {"parity": same})
     rules = apply(evidence, conf)
     verdict, reason = decide(rules)
     champion = f"version {measured['champion']}" if measured["champion"] else "the base model"
@@ -95,6 +96,6 @@ def run(ctx: stage.Context) -> None:
     ctx.metrics |= {"verdict": verdict, "reason": reason, "approval": found["approval"]}
 
 
-STAGE = stage.Stage("gate", run, needs=("evaluate",))
+STAGE = stage.Stage("gate", run, needs=("evaluate", "parity"))
 if __name__ == "__main__":
     stage.main(STAGE)

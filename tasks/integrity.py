@@ -1,20 +1,14 @@
-"""What must hold of a challenger before its scores mean anything: its files, its prompts, its agreement with serving, its data."""
+"""What must hold of a challenger before its scores mean anything: its files, and that it was not trained on what it is asked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from flywheel import prompt
 from flywheel.config.cleaning import Decontamination
-from flywheel.model import Loaded, load, score_answers
 from flywheel.records import Example
 from tasks.overlap import Matcher, text_of
 from tasks.suites import Item
-
-PROMPTS_COMPARED = 200
-ANSWERS_COMPARED = 8
 
 
 def adapter_problem(folder: Path, base: Path) -> str:
@@ -46,44 +40,6 @@ def adapter_problem(folder: Path, base: Path) -> str:
     except (SafetensorError, OSError) as error:
         return f"{weights.name} cannot be read: it was cut off or is missing ({type(error).__name__})"
     return ""
-
-
-def prompts_differ(tokenized: Path, examples: Iterable[Example], tokenizer: Any, style: prompt.Style) -> int:
-    """How many of the training prompts, as token ids, are not what serving would write for the same record."""
-    import pyarrow as pa
-
-    with pa.memory_map(str(tokenized)) as source:
-        rows = pa.ipc.open_file(source).read_all().slice(0, PROMPTS_COMPARED).to_pylist()
-    texts = {e.id: e for e in examples}
-    wrong = 0
-    for row in rows:
-        example = texts.get(row["id"])
-        if example:
-            whole = prompt.encode(tokenizer, prompt.messages(example.instruction, example.input, example.history), style)
-            wrong += row["input_ids"][: row["prompt_length"]] != whole[row["left_out"] :]
-    return wrong
-
-
-def log_prob_drift(adapter: Path, base: Path, items: Sequence[Item], style: prompt.Style, limit: int) -> float:
-    """Mean difference, in nats a token, between the adapter as it was trained (beside a bf16 base) and as it is served (merged)."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    served: Loaded = load(base, adapter)
-    chosen = [item for item in items if item.output][:ANSWERS_COMPARED]
-    examples = []
-    for item in chosen:
-        ids = prompt.encode(served.tokenizer, prompt.messages(item.instruction, item.input, item.history), style)
-        examples.append(((ids + prompt.encode_answer(served.tokenizer, item.output))[: max(limit, len(ids) + 1)], len(ids)))
-    merged = score_answers(served, examples, ANSWERS_COMPARED)
-    plain: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.bfloat16)
-    plain.to(served.device)
-    served.model = PeftModel.from_pretrained(plain, str(adapter)).to(served.device).eval().get_base_model()
-    with torch.autocast(served.device.type, torch.bfloat16):
-        trained = score_answers(served, examples, ANSWERS_COMPARED)
-    tokens = sum(one.tokens for one in merged)
-    return sum(abs(a.loss - b.loss) for a, b in zip(merged, trained, strict=True)) / tokens if tokens else 0.0
 
 
 def contaminated(items: Sequence[Item], learned: set[str], records: Iterable[Example]) -> list[str]:

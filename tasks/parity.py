@@ -1,10 +1,10 @@
-"""Compare trainer and server before a rollout: the same token ids, and the same probabilities of the answers.
+"""Compare trainer and server: the same token ids, and the same probabilities of the answers. The gate refuses what differs.
 
     python -m tasks.parity --config config/flywheel.yaml --run-dir .flywheel/store/runs/hand/1
 
 The trainer's side is what it left: the ids it learned from, and the losses it had at its end (`train.probe`). The server's side is
 computed here the way it loads and prompts. The tokenizer beside the adapter must agree with both, for those who serve it elsewhere.
-Any difference ends with 3, and every one is named. Output: `findings` (JSON).
+Output: `findings` (JSON: every difference, in a sentence).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 
 from flywheel import base_model, prompt, stage
 from flywheel.config import Config
-from flywheel.errors import DataError
 from flywheel.manifest import Artifact
 from flywheel.model import load, score_answers
 from flywheel.records import Example
@@ -57,7 +56,6 @@ def same_tokens(learned: Sequence[Row], examples: Mapping[str, Example], server:
 def drift(probe: Mapping[str, float], learned: Sequence[Row], base: Path, adapter: Path) -> float:
     """By how many nats a token the server's loss of the probe's answers differs from the trainer's, in the mean over answers."""
     asked = [row for row in learned if row.id in probe]
-    # The server keeps base and adapter apart; merged, that is fp32: rounding the merged weights to bf16 loses 0.03 nats of what was learned.
     scores = score_answers(load(base, adapter, "float32"), [(row.ids, row.prompt) for row in asked], BATCH)
     apart = [abs(score.loss - probe[row.id]) / score.tokens for row, score in zip(asked, scores, strict=True)]
     return sum(apart) / len(apart)
@@ -92,7 +90,7 @@ def _kinds(adapter: Path) -> set[str]:
 
 
 def run(ctx: stage.Context) -> None:
-    """Compare, and stop the turn on any difference."""
+    """Compare, and say every difference."""
     objective = ctx.config.train.objective
     learned = rows.read(ctx.fetch(f"tokenize.{rows.INPUT[objective]}"), objective)
     probe = json.loads(ctx.fetch("train.probe").read_bytes())
@@ -100,14 +98,14 @@ def run(ctx: stage.Context) -> None:
     examples = {e.id: e for e in map(Example.model_validate_json, ctx.fetch("clean.train").read_bytes().splitlines())}
     base = base_model.local_folder(ctx.config.model.base, ctx.cache)
     found, apart = differences(ctx.config, learned, examples, probe, base, ctx.fetch("train.adapter"))
-    ctx.path("findings.json").write_text(json.dumps(found, indent=1))
     compared = min(len(learned), ctx.config.parity.conversations)
-    if found:
-        where = "parity of trainer and server"
-        raise DataError("; ".join(found), where=where, mend="Nothing was rolled out: look at the base model's folder and at what changed since training.")
-    ctx.say(f"{compared} conversations have the same tokens; losses differ by {apart:.4f} nats a token")
-    ctx.output("findings", ctx.path("findings.json"), 0)
-    ctx.metrics |= {"conversations": compared, "answers": len(probe["losses"]), "drift": apart}
+    for sentence in found:
+        ctx.say(f"  {sentence}")
+    if apart is not None:
+        ctx.say(f"{compared} conversations compared; the losses of {len(probe['losses'])} answers differ by {apart:.4f} nats a token")
+    ctx.path("findings.json").write_text(json.dumps(found, indent=1))
+    ctx.output("findings", ctx.path("findings.json"), len(found))
+    ctx.metrics |= {"conversations": compared, "answers": len(probe["losses"]), "differences": len(found), "drift": apart}
 
 
 STAGE = stage.Stage("parity", run, needs=("clean", "tokenize", "train"), extra=extra)

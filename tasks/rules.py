@@ -66,18 +66,14 @@ def integrity(e: Evidence, _conf: Gate) -> Iterator[Rule]:
     yield Rule("integrity", "refuse" if problem else "pass", problem or "the adapter is whole")
 
 
-def parity(e: Evidence, conf: Gate) -> Iterator[Rule]:
-    """Trainer and server write the same prompt and agree on its answer's probability."""
-    wrong = e.facts.get("prompts_differ", 0)
-    if wrong:
-        yield Rule("parity", "refuse", f"{wrong} training prompts are not what serving would write: another template was trained", wrong, 0)
-        return
-    drift = e.facts.get("log_prob_drift")
-    if drift is None:
+def parity(e: Evidence, _conf: Gate) -> Iterator[Rule]:
+    """Trainer and server are the same model: what the stage `parity` found."""
+    found = e.facts.get("parity")
+    if found is None:
         yield Rule("parity", "skip", "parity was not measured")
-        return
-    outcome: Outcome = "pass" if drift <= conf.parity else "refuse"
-    yield Rule("parity", outcome, f"trainer and server differ by {drift:.4f} nats a token", drift, conf.parity)
+    else:
+        same = "trainer and server read the same tokens and give answers the same probabilities"
+        yield Rule("parity", "refuse" if found else "pass", "; ".join(found) or same, len(found), 0)
 
 
 def decontamination(e: Evidence, conf: Gate) -> Iterator[Rule]:

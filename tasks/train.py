@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 
 from flywheel import base_model, registry, spend, stage, store
+from flywheel.config import Train
 from flywheel.errors import ContractError, DataError
 from flywheel.manifest import Artifact
 from tasks import worth
@@ -49,6 +50,27 @@ def source(ctx: stage.Context) -> Path:
     return ctx.fetch(f"tokenize.{name}")
 
 
+def plan(ctx: stage.Context, conf: Train, chosen: list[rows.Row], parent: Path | None) -> loop.Job:
+    """What is going to be trained. Raises ContractError when this machine or the base model cannot, before any weight is read."""
+    here, model = Machine.here(), ctx.config.model
+    if refusal := here.refusal(conf):
+        setting, what, mend = refusal
+        raise ContractError(what, where=f"train.{setting}", mend=mend)
+    folder = base_model.local_folder(model.base, ctx.cache)
+    base.check(folder, model.base, model.max_length, chosen)
+    place = store.join(ctx.stage_uri, "checkpoints", ctx.cache_key[:12])
+    return loop.Job(conf, ctx.config.seed, model.base, folder, parent, chosen, place, here.device(conf), here.precision(conf))
+
+
+def teach(job: loop.Job, ctx: stage.Context, source: Path) -> loop.Outcome:
+    """Train, in one process or several; the adapter is written below the attempt's folder. `source` has the job's rows."""
+    nodes = Machine.here().nodes
+    if job.conf.processes * nodes > 1:
+        return launch.together(job, ctx, source, ctx.path("adapter"), nodes)
+    before = spend.this_week()
+    return loop.fit(job, ctx, lambda: before.plus(stage.cost(ctx)), ctx.path("adapter"))
+
+
 def run(ctx: stage.Context) -> None:
     """Choose, look whether it can be done, train, save."""
     conf, seed, model = ctx.config.train, ctx.config.seed, ctx.config.model
@@ -65,27 +87,17 @@ def run(ctx: stage.Context) -> None:
         return ctx.skip(reason)
     if len(chosen) < 2:
         raise DataError(f"{len(chosen)} examples teach nothing that holds", where="train", mend="Collect more, or raise train.max_examples.")
-    here = Machine.here()
-    if refusal := here.refusal(conf):
-        setting, what, mend = refusal
-        raise ContractError(what, where=f"train.{setting}", mend=mend)
-    folder = base_model.local_folder(model.base, ctx.cache)
-    base.check(folder, model.base, model.max_length, chosen)
+    adapter = registry.fetch(registry.get(parent), ctx.cache) if parent else None
+    job = plan(ctx, conf, chosen, adapter)
+    folder = job.base
     if "gguf" in conf.also:
         gguf_file.check(folder)
-    adapter = registry.fetch(registry.get(parent), ctx.cache) if parent else None
     if adapter and parent:
         base.check_parent(adapter, conf, parent)
     steps = len(batching.plan(chosen, conf, seed))
     start = f"version {parent}" if parent else f"the base model {model.base}"
     ctx.say(f"{conf.method}, {conf.objective}, from {start}: {new} new and {len(chosen) - new} earlier examples, {steps} steps of {conf.batch_size}")
-    place = store.join(ctx.stage_uri, "checkpoints", ctx.cache_key[:12])
-    job = loop.Job(conf, seed, model.base, folder, adapter, chosen, place, here.device(conf), here.precision(conf))
-    before = spend.this_week()
-    if conf.processes * here.nodes > 1:
-        outcome = launch.together(job, ctx, source(ctx), ctx.path("adapter"), here.nodes)
-    else:
-        outcome = loop.fit(job, ctx, lambda: before.plus(stage.cost(ctx)), ctx.path("adapter"))
+    outcome = teach(job, ctx, source(ctx))
     record = {
         "train": conf.model_dump(mode="json"), "model": model.model_dump(), "seed": seed, "device": job.device, "precision": job.precision,
         "inputs": {name: artifact.sha256 for name, artifact in ctx.inputs.items()}, "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -16,10 +16,17 @@ ASKED = ("operate", "rollback")  # what a person asks for: the audit log says wh
 NEVER_RETRIED = {2: "the config or the contract is wrong", 3: "the data is not good enough"}
 
 
+def trial(context: Any) -> int | None:
+    """Which of a mapped stage's tasks this is; None for one that is not mapped."""
+    number = getattr(context.get("ti"), "map_index", None)
+    return number if number is not None and number >= 0 else None
+
+
 def run_dir(context: Any) -> str:
-    """Where this run's outputs lie."""
-    run = context["dag_run"]
-    return manifest.run_dir(run.dag_id, run.run_id, settings().store)
+    """Where this run's outputs lie; a mapped task has a folder of its own below."""
+    run, number = context["dag_run"], trial(context)
+    folder = manifest.run_dir(run.dag_id, run.run_id, settings().store)
+    return folder if number is None else f"{folder}/trials/{number}"
 
 
 def rolls_out(context: Any) -> bool:
@@ -37,6 +44,8 @@ def arguments(stage: str, context: Any) -> list[str]:
         found += ["--set", "rollout.enabled=false"]
     for assignment in chosen.assignments(params):
         found += ["--set", assignment]
+    if (number := trial(context)) is not None:
+        found += ["--set", f"search.trial={number}"]
     if stage in ASKED:  # last, as below
         found += ["--set", f"{stage}.actor={json.dumps(getattr(run, 'triggering_user_name', None) or '')}"]
     if stage == "rollout":  # last, so that no param can claim a person's yes

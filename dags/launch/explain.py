@@ -6,8 +6,8 @@ PICTURE = """
 ```text
  ┌───────────── data ─────────────┐   ┌─ train ─┐   ┌── judge ──┐   ┌───────── release ─────────┐
   ingest ─▶ clean ─▶ tokenize ──────▶ train ──────▶ evaluate ─▶ gate ─▶ register ─▶ approve ─▶ rollout
-                        └─▶ dataset ─────────────────────────────────────▲           ▲          ┆
-                                        └─▶ parity ──────────────────────────────────┘       summary
+                        └─▶ dataset ─────────────────────────────┼───────▲                      ┆
+                                        └─▶ parity ──────────────┘                           summary
   ▲                                                                                             │
   └──────── curate ◀──── people's feedback ◀──── serving ◀──── champion ◀───────────────────────┘
 ```
@@ -33,8 +33,10 @@ STAGES = {
         "An adapter on the base model or the champion; checkpoints every two minutes. **Skipped**: too little is new, or the week's budget is spent. "
         "**Red**: the loss diverged, or memory was short: lower `train.learning_rate` or `train.micro_tokens`."
     ),
-    "parity": "Compares trainer and server token by token. **Red**: the server would not be the model that was trained; nothing is rolled out.",
+    "parity": "Compares trainer and server token by token; the gate refuses a difference. **Red**: the adapter's files or those of the base are not there.",
     "evaluate": "Champion and challenger on the same frozen examples. **Red**: a suite's file is missing, or memory was short.",
+    "trial": "One combination of `search.grid`, judged on what none learned from. Training that goes wrong is a result: green. **Red**: it is left out.",
+    "best": "Ranks the trials and says what to change. **Red, 2**: no trial has ended; **3**: training went wrong in all of them.",
     "gate": "Promote, hold or refuse, with every rule's figure. A refusal is a result, not a fault: this task is green then.",
     "register": "The challenger becomes a version in MLflow, whatever the verdict, with card and checksums. **Red**: MLflow is away.",
     "approve": (

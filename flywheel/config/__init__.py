@@ -15,6 +15,7 @@ from flywheel import store
 from flywheel.config.cleaning import Clean
 from flywheel.config.context import Features, Index
 from flywheel.config.curation import Curate
+from flywheel.config.searching import Search, Trial
 from flywheel.config.section import Section, Share
 from flywheel.config.sources import Ingest, Source
 from flywheel.config.training import Train
@@ -67,7 +68,7 @@ class Dataset(Section):
 
 
 class Parity(Section):
-    """Trainer and server must be the same model, before anything is rolled out."""
+    """Trainer and server must be the same model: the gate refuses one in which they differ."""
 
     conversations: int = Field(500, ge=1, description="Of this turn's examples, how many are compared token by token")
     tolerance: float = Field(0.02, gt=0, description="Nats a token by which the loss of an answer may differ, in the mean")
@@ -155,7 +156,6 @@ class Gate(Section):
     harness_margin: float = Field(0.03, ge=0, description="The most that any task of the harness may lose, in its share of right answers")
     safety_margin: float = Field(0.1, ge=0, le=1, description="By how much the share of kept probes of each kind may fall; canaries have none")
     regressions: int = Field(0, ge=0, description="Fixed failures that may come back")
-    parity: float = Field(0.05, gt=0, description="Nats a token by which trainer and server may differ")
     contaminated: int = Field(0, ge=0, description="Questions of the suites that may have been trained on")
     max_cost: float | None = Field(None, ge=0, description="Money that training this challenger may have cost")
     max_latency: float | None = Field(None, gt=0, description="Most seconds an answer may take, as a multiple of the champion's")
@@ -254,6 +254,7 @@ class Config(Section):
     tokenize: Tokenize = Tokenize()
     dataset: Dataset = Dataset()
     train: Train = Train()
+    search: Search = Search()
     parity: Parity = Parity()
     evaluate: Evaluate = Evaluate()
     gate: Gate = Gate()
@@ -268,9 +269,18 @@ class Config(Section):
     index: Index = Index()
     features: Features = Features()
 
+    @property
+    def trial(self) -> Trial:
+        """The trial that `search.trial` names. Raises ContractError when the grid has no such one."""
+        tried = self.search.combinations(self.seed)
+        if self.search.trial >= len(tried):
+            raise ContractError(f"there are {len(tried)} trials, from 0", where="search.trial", mend="Name one of them.")
+        train = Train.model_validate({**self.train.model_dump(), **tried[self.search.trial]})
+        return Trial(train=train, **{name: getattr(self.search, name) for name in ("examples", "set_aside", "judged")})
+
     def section(self, stage: str) -> Section:
         """The part of one stage."""
-        return getattr(self, "register_" if stage == "register" else stage)
+        return getattr(self, {"register": "register_", "best": "search"}.get(stage, stage))
 
 
 def _read(uri: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Checkpoints:
 
     def __init__(self, uri: str, seconds: float, keep: int) -> None:
         self.uri, self.seconds, self.keep = uri, seconds, keep
-        self.saved, self.took = time.monotonic(), 0.0
+        self.saved, self.took, self.spent = time.monotonic(), 0.0, 0.0
 
     def due(self) -> bool:
         """Whether it is time to save."""
@@ -57,6 +57,7 @@ class Checkpoints:
         for name in self.names()[self.keep :]:
             store.remove(store.join(self.uri, name))
         self.saved, self.took = time.monotonic(), time.monotonic() - began
+        self.spent += self.took
 
     def load(self, say: Callable[[str], None]) -> State | None:
         """The newest whole one; None when there is none."""

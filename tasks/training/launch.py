@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from flywheel import config, errors, logs, spend, stage
@@ -47,17 +48,31 @@ def node() -> int:
 
 
 def together(job: loop.Job, ctx: stage.Context, source: Path, adapter: Path, nodes: int) -> loop.Outcome:
-    """Train in `train.processes` processes on each node: like `loop.fit`, and raises what it raises in them. Ends the program on all nodes but the first."""
+    """Train in `train.processes` processes on each node: like `loop.fit`, and raises what it raises in them. Ends the program on all nodes but the first.
+
+    When one runs out of memory on one machine, all begin again, once, from the last checkpoint, with passes of half the size.
+    """
+    try:
+        return _together(job, ctx, source, adapter, nodes)
+    except loop.OutOfMemory as error:
+        if not error.half or nodes > 1:  # the other nodes do not know
+            raise
+        ctx.say(f"{error.what}: the processes begin again with passes of {error.half} tokens")
+        return _together(replace(job, conf=job.conf.model_copy(update={"micro_tokens": error.half})), ctx, source, adapter, nodes)
+
+
+def _together(job: loop.Job, ctx: stage.Context, source: Path, adapter: Path, nodes: int) -> loop.Outcome:
     folder = adapter.parent
     order = {row.id: i for i, row in enumerate(rows.read(source, job.conf.objective))}
+    conf = ctx.config.model_copy(update={"train": job.conf})
     what = {
-        "config": ctx.config.model_dump(mode="json", by_alias=True), "run_dir": ctx.run_dir, "name": job.name, "base": str(job.base),
+        "config": conf.model_dump(mode="json", by_alias=True), "run_dir": ctx.run_dir, "name": job.name, "base": str(job.base),
         "parent": str(job.parent) if job.parent else None, "source": str(source), "chosen": [order[row.id] for row in job.rows],
         "checkpoints": job.checkpoints, "device": job.device, "precision": job.precision, "adapter": str(adapter),
     }  # fmt: skip
     (folder / "job.json").write_text(json.dumps(what))
     command = [sys.executable, "-m", "torch.distributed.run", *meeting(nodes), "--nproc-per-node", str(job.conf.processes), "-m", __name__]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    environment = {**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR"}
     if job.device == "cpu":
         environment["DS_ACCELERATOR"] = "cpu"
     ctx.finish_on_sigterm = True  # SIGTERM is passed on below
@@ -69,10 +84,15 @@ def together(job: loop.Job, ctx: stage.Context, source: Path, adapter: Path, nod
             told = True
         time.sleep(0.05)
     ctx.finish_on_sigterm = False
-    failures = [json.loads(path.read_text()) for path in sorted(folder.glob("failure-*.json"))]
-    (folder / "job.json").unlink()
+    paths = sorted(folder.glob("failure-*.json"))
+    failures = [json.loads(path.read_text()) for path in paths]
+    for path in (folder / "job.json", *paths):
+        path.unlink()
     for failure in sorted(failures, key=lambda f: f["kind"] == "Preempted"):
-        raise getattr(errors, failure["kind"])(failure["what"], where=failure["where"], mend=failure["mend"])
+        error: FlywheelError = getattr(errors, failure["kind"], loop.OutOfMemory)(failure["what"], where=failure["where"], mend=failure["mend"])
+        if isinstance(error, loop.OutOfMemory):
+            error.half = failure["half"]
+        raise error
     if ctx.stop_requested:
         raise Preempted("stopped by SIGTERM", where="train", mend="A retry goes on from the last checkpoint.")
     if children.returncode:
@@ -107,7 +127,7 @@ def main(path: str) -> None:
             )  # fmt: skip
             outcome = loop.fit(job, ctx, lambda: before.plus(stage.cost(ctx)), Path(what["adapter"]))
     except FlywheelError as error:
-        failure = {"kind": type(error).__name__, "what": error.what, "where": error.where, "mend": error.mend}
+        failure = {"kind": type(error).__name__, "what": error.what, "where": error.where, "mend": error.mend, "half": getattr(error, "half", 0)}
         (folder / f"failure-{rank}.json").write_text(json.dumps(failure))
         sys.stdout.flush()
         os._exit(error.exit_code)  # the others may wait for this one for ever: torchrun ends them

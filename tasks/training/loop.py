@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 REMEMBERED = 16  # sequences that are scored together before training
 
 
+class OutOfMemory(ContractError):
+    """One of several processes has no memory for its pass, while the others wait in the middle of theirs; `half` would have half the tokens."""
+
+    half = 0
+
+
 class Controls(Protocol):
     """What the loop needs of whoever runs it: `flywheel.stage.Context` has it.
 
@@ -97,7 +103,7 @@ def fit(job: Job, controls: Controls, spent: Callable[[], Cost], adapter: Path) 
     weights = {name.removeprefix("module.").removeprefix("model."): parts["weight"] for name, parts in backend.state().items()}
     if backend.rank == 0:
         outputs.save_adapter(model, weights, job.name, adapter)
-    return Outcome(run.losses, run.meter.metrics(), run.probe())
+    return Outcome(run.losses, run.meter.metrics() | {"checkpoint_share": checkpoints.spent / run.meter.elapsed}, run.probe())
 
 
 class Loop:
@@ -219,11 +225,16 @@ class Loop:
 
     def _halve(self, batch: list[Row], number: int, error: BaseException) -> None:
         passes = self._passes(batch)
-        if self.halved or self.backend.world > 1 or len(passes) == len(batch):
-            mend = "Lower train.micro_tokens or model.max_length, or set train.gradient_checkpointing to on."
-            raise ContractError(f"out of memory at step {number} with passes of {self.fits} tokens", where="train", mend=mend) from error
+        mend = "Lower train.micro_tokens or model.max_length, or set train.gradient_checkpointing to on."
+        refused = OutOfMemory(f"out of memory at step {number} with passes of {self.fits} tokens", where="train", mend=mend)
+        if self.halved or len(passes) == len(batch):
+            raise refused from error
         largest = max(sum(len(ids) for row in rows for ids, _ in self.objective.sequences(row)) for rows in passes)
-        self.halved, self.fits = True, max(1, min(self.fits, largest) // 2)
+        half = max(1, min(self.fits, largest) // 2)
+        if self.backend.world > 1:
+            refused.half = half
+            raise refused from error
+        self.halved, self.fits = True, half
         self.controls.say(f"out of memory at step {number}: going on with passes of {self.fits} tokens")
 
     def _gradients(self, batch: list[Row], number: int) -> float:

@@ -52,9 +52,14 @@ class Meter:
             if now - self.looked >= 1:
                 self.joules, self.looked = self.joules + _watts() * (now - self.looked), now
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.began
+
     def line(self, losses: Sequence[Point], steps: int) -> str:
         """The progress line: step, loss, gradient norm, real tokens a second, memory, time left."""
-        elapsed, done = time.monotonic() - self.began, len(losses)
+        elapsed, done = self.elapsed, len(losses)
         left = elapsed / max(1, self.steps) * (steps - done)
         return (
             f"  step {done} of {steps} · loss {_mean(losses[-WINDOW:]):.3f} · gradient {losses[-1]['norm']:.2f} · "
@@ -65,7 +70,7 @@ class Meter:
         """For the manifest."""
         cpu = time.process_time() - self.cpu
         found = {
-            "tokens_per_second": self.tokens / (time.monotonic() - self.began),
+            "tokens_per_second": self.tokens / self.elapsed,
             "tokens_per_cpu_second": self.tokens / cpu,
             "peak_memory_gb": memory(self.device) / 1e9,
         }

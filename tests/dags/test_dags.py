@@ -32,7 +32,7 @@ import airflow.sdk
 from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronDataIntervalTimetable, Param
 before = time.process_time()
 import dags.flywheel_dag, dags.feedback_dag, dags.housekeeping_dag, dags.review_dag, dags.rollback_dag, dags.index_dag, dags.features_dag
-import dags.operate_dag, dags.watch_dag
+import dags.operate_dag, dags.watch_dag, dags.search_dag
 print(time.process_time() - before)
 """
 
@@ -72,9 +72,9 @@ def test_dag_files_need_nothing_of_ml_and_are_the_same_for_both_launchers(launch
 
 
 def test_every_dag_can_be_read_and_explains_itself(home):
-    from dags import features_dag, feedback_dag, flywheel_dag, housekeeping_dag, index_dag, operate_dag, review_dag, rollback_dag, watch_dag
+    from dags import features_dag, feedback_dag, flywheel_dag, housekeeping_dag, index_dag, operate_dag, review_dag, rollback_dag, search_dag, watch_dag
 
-    modules = (flywheel_dag, feedback_dag, housekeeping_dag, review_dag, rollback_dag, index_dag, features_dag, operate_dag, watch_dag)
+    modules = (flywheel_dag, feedback_dag, housekeeping_dag, review_dag, rollback_dag, index_dag, features_dag, operate_dag, search_dag, watch_dag)
     for dag in (module.dag for module in modules):
         assert dag.doc_md and dag.tags and dag.max_active_runs == 1
         assert dag.on_failure_callback
@@ -168,6 +168,25 @@ def test_arguments_are_the_contract(home):
     assert "rollout.enabled=false" in base.arguments("train", night)
     night["params"]["rollout"] = "yes"
     assert "rollout.enabled=false" not in base.arguments("train", night)
+
+
+def test_a_mapped_task_has_a_folder_and_a_number_of_its_own(home):
+    third = context()
+    third["ti"].map_index = 2
+    found = base.arguments("trial", third)
+    assert found[3].endswith("/manual__2026-01-01T00_00_00_00_00/trials/2") and found[-2:] == ["--set", "search.trial=2"]
+    alone = context()
+    alone["ti"].map_index = -1
+    assert "trials" not in str(base.arguments("train", alone)) and "search.trial" not in str(base.arguments("train", alone))
+
+
+def test_a_search_maps_a_task_to_each_combination(home, tmp_path):
+    from dags.search_dag import dag
+
+    assert set(dag.task_dict) == {"ingest", "clean", "tokenize", "combinations", "trials.trial", "best"}
+    assert dag.get_task("trials.trial").upstream_task_ids == {"combinations"} and dag.get_task("best").upstream_task_ids == {"trials.trial"}
+    changes = ["search.grid={rank: [4, 8, 16], beta: [0.1, 0.2]}", "search.trials=5"]
+    assert dag.get_task("combinations").python_callable({"config": "config/search.yaml", "set": changes}) == [0, 1, 2, 3, 4]
 
 
 def test_only_the_rollout_is_told_who_approved(home):

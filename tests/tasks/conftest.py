@@ -9,7 +9,7 @@ import pytest
 
 from flywheel import config, stage
 from flywheel.settings import settings
-from tasks import clean, dataset, evaluate, gate, ingest, tokenize, train
+from tasks import clean, dataset, evaluate, gate, ingest, parity, tokenize, train
 
 TINY = """
 model: {{base: '{base}', max_length: 256}}
@@ -17,7 +17,7 @@ ingest: {{sources: [{{kind: files, path: '{home}/records.jsonl', licence: CC0-1.
 clean: {{steps: [unicode, length, exact_duplicates, decontamination]}}
 train: {{learning_rate: 0.01, rank: 8, threads: 1, epochs: 2}}
 evaluate: {{examples: 60, generate: 6, max_new_tokens: 8, embedder: ''}}
-gate: {{general_margin: 10, slice_margin: 10, parity: 1}}
+gate: {{general_margin: 10, slice_margin: 10}}
 rollout: {{wait_seconds: 0}}
 """
 
@@ -36,7 +36,7 @@ def wheel(database, mlflow_server, home, tiny_model):
     (home / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows(240)))
     (home / "c.yaml").write_text(TINY.format(base=tiny_model, home=home))
 
-    def run(name: str, *changes: str, stages=(ingest, clean, tokenize, train, dataset, evaluate, gate)) -> str:
+    def run(name: str, *changes: str, stages=(ingest, clean, tokenize, train, dataset, parity, evaluate, gate)) -> str:
         folder = f"{settings().store}/runs/t/{name}"
         conf = config.load(str(home / "c.yaml"), list(changes))
         for module in stages:

@@ -12,13 +12,13 @@ from flywheel import manifest, registry, store
 from flywheel.ledger import BATCHES
 from flywheel.records import Example, example_id
 from flywheel.settings import settings
-from tasks import clean, dataset, evaluate, gate, ingest, register, rollout, tokenize, train
+from tasks import clean, dataset, evaluate, gate, ingest, parity, register, rollout, tokenize, train
 from tests.tasks.conftest import rows
 
 pytestmark = pytest.mark.slow
 NIGHTS, A_NIGHT = 30, 12
 FIRST = datetime(2026, 1, 1, 2, tzinfo=UTC)
-TURN = (ingest, clean, tokenize, train, dataset, evaluate, gate, register, rollout)
+TURN = (ingest, clean, tokenize, train, dataset, parity, evaluate, gate, register, rollout)
 
 
 def feedback_of(night: int, texts: list[dict[str, str]], home) -> None:

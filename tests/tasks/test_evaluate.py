@@ -10,11 +10,11 @@ from flywheel import config, manifest
 from flywheel.errors import ContractError, DataError
 from flywheel.records import FAILURE, Example
 from flywheel.settings import settings
-from tasks import clean, dataset, evaluate, gate, grounded, index, ingest, integrity, register, rollout, scoring, suites, tokenize, train
+from tasks import clean, dataset, evaluate, gate, grounded, index, ingest, integrity, parity, register, rollout, scoring, suites, tokenize, train
 from tests.tasks.conftest import rows
 
 UP_TO_TRAIN = (ingest, clean, tokenize, train, dataset)
-AFTER = (evaluate, gate, register, rollout)
+AFTER = (parity, evaluate, gate, register, rollout)
 
 
 def output(run, stage, name):
@@ -31,7 +31,7 @@ def test_the_suites_stay_frozen_and_the_champion_is_scored_once(wheel, home, cap
     frozen = output(first, "evaluate", "suites") / "heldout.jsonl"
     assert {item.slice for item in suites.from_jsonl(frozen)} == {"even", "odd"}
     (home / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows(300, 5)))
-    second = wheel("two", "train.epochs=1", stages=(*UP_TO_TRAIN, evaluate, gate))
+    second = wheel("two", "train.epochs=1", stages=(*UP_TO_TRAIN, parity, evaluate, gate))
     assert (output(second, "evaluate", "suites") / "heldout.jsonl").read_bytes() == frozen.read_bytes()
     assert report(second)["champion"] == 1
     scores = pd.read_parquet(output(second, "evaluate", "scores"))
@@ -88,7 +88,7 @@ def test_a_cut_adapter_is_named_and_never_scored(wheel, home):
         wheel("one", stages=(evaluate,))  # its manifest knows better
     done.outputs["adapter"] = manifest.describe(adapter, done.outputs["adapter"].uri)
     manifest.write(done, run)
-    wheel("one", stages=(evaluate, gate))
+    wheel("one", stages=(parity, evaluate, gate))
     verdict = json.loads(output(run, "gate", "verdict").read_text())
     assert verdict["verdict"] == "refuse" and "integrity: adapter_model.safetensors cannot be read" in verdict["reason"]
 

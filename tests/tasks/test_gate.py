@@ -96,8 +96,7 @@ def test_broken_scores_are_a_sentence(losses):
     ("facts", "rule"),
     [
         ({"integrity": "adapter_model.safetensors cannot be read"}, "integrity"),
-        ({"prompts_differ": 3}, "parity"),
-        ({"log_prob_drift": 0.2}, "parity"),
+        ({"parity": ["3 of 80 prompts are not what the server writes"]}, "parity"),
         ({"contaminated": ["abc"]}, "decontamination"),
     ],
 )

@@ -7,8 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flywheel import base_model, config, stage
-from flywheel.errors import DataError
+from flywheel import base_model, config, prompt, stage
 from flywheel.model import load
 from flywheel.records import Example
 from tasks import clean, ingest, parity, tokenize, train
@@ -94,12 +93,38 @@ def test_ten_seeded_faults_are_caught_and_the_real_pair_passes(pair, tmp_path):
     assert found(pair) == ""
 
 
-def test_the_stage_passes_and_stops_the_turn(pair, monkeypatch):
+def test_the_stage_passes_and_says_what_differs(pair, monkeypatch):
     conf, run, base, _ = pair
     done = stage.execute(parity.STAGE, conf, run)
     assert done.metrics["answers"] == 16 and done.metrics["conversations"] > 60 and done.metrics["drift"] < conf.parity.tolerance
+    assert json.loads(done.outputs["findings"].fetch(base).read_bytes()) == [] and done.metrics["differences"] == 0
     other_weights(base / "model.safetensors")
     monkeypatch.setattr(base_model, "local_folder", lambda *_: base)
     monkeypatch.setattr(stage, "_cached", lambda *_: None)
-    with pytest.raises(DataError, match="other weights are served"):
-        stage.execute(parity.STAGE, conf, run)
+    other = stage.execute(parity.STAGE, conf, run)
+    assert other.metrics["differences"] == 1 and "other weights are served" in other.outputs["findings"].fetch(base).read_text()
+
+
+def test_500_conversations_have_the_same_tokens(home, tiny_model, tmp_path):
+    home.mkdir()
+    words = ["straße", "日本", "a\tb", "naïve", "<b>", "x = {1: 2}", "end", "🙂", "  two", "\n\nnew"]
+
+    def turn(role, i, k):
+        return {"role": role, "content": f"{words[(i + k) % 10]} {i} {words[i % 7]}" + " more" * (i % 9 if k else 0)}
+
+    talks = [[turn(("user", "assistant")[k % 2], i, k) for k in range(2 + 2 * (i % 3))] for i in range(640)]
+    (home / "r.jsonl").write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
+    (home / "c.yaml").write_text(CONFIG.format(base=tiny_model, home=home))
+    conf, run = config.load(f"{home}/c.yaml", ["tokenize.truncate=left", "clean.steps=[length]"]), f"{home}/store/runs/t/a"
+    for module in (ingest, clean, tokenize):
+        done = stage.execute(module.STAGE, conf, run)
+    learned = rows.read(done.outputs["train"].fetch(home / "cache"))[: conf.parity.conversations]
+    records = stage.manifest.read_for(run, "clean").outputs["train"].fetch(home / "cache").read_bytes().splitlines()
+    examples = {e.id: e for e in map(Example.model_validate_json, records)}
+    assert len(learned) == 500 and sum(row.left_out > 0 for row in learned) > 20 and sum(bool(e.history) for e in examples.values()) > 300
+    server = prompt.load_tokenizer(tiny_model)
+    assert parity.same_tokens(learned, examples, server, server, "auto", 64) == []
+    other = prompt.load_tokenizer(tiny_model)
+    other.chat_template = other.chat_template.replace("{{ m.content }}", "{{ m.content | trim }}")
+    found = parity.same_tokens(learned, examples, other, server, "auto", 64)
+    assert len(found) == 1 and "of 500 prompts are not what the server writes" in found[0]

@@ -17,11 +17,11 @@ import pytest
 from flywheel import config, manifest, stage
 from flywheel.records import Example
 from flywheel.settings import REPOSITORY, settings
-from tasks import clean, dataset, evaluate, gate, ingest, register, rollout, tokenize, train
+from tasks import clean, dataset, evaluate, gate, ingest, parity, register, rollout, tokenize, train
 
 pytestmark = pytest.mark.slow
 BEFORE = (ingest.STAGE, clean.STAGE, tokenize.STAGE)
-AFTER = (dataset.STAGE, evaluate.STAGE, gate.STAGE, register.STAGE)
+AFTER = (dataset.STAGE, parity.STAGE, evaluate.STAGE, gate.STAGE, register.STAGE)
 BASE = """
 extends: {flywheel}
 ingest: {{limit: 420, heldout: 0.1}}
