@@ -16,7 +16,7 @@ from flywheel.manifest import Artifact
 
 def extra(ctx: stage.Context) -> dict[str, Artifact]:
     """The result of each trial that has one. Raises ContractError when none has."""
-    found = {}
+    found: dict[str, Artifact] = {}
     for number in range(len(ctx.config.search.combinations(ctx.config.seed))):
         place = store.join(ctx.run_dir, "trials", str(number))
         if store.exists(manifest.manifest_uri(place, "trial")):

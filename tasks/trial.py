@@ -55,7 +55,8 @@ def run(ctx: stage.Context) -> None:
         raise DataError(what, where="search.set_aside", mend="Collect more, or change the share.")
     said = ", ".join(f"{name} {value}" for name, value in changes.items())
     ctx.say(f"trial {ctx.config.search.trial}: {said}; {len(learned)} examples, judged on {len(judged)}")
-    loss, why = None, ""
+    loss: float | None = None
+    why = ""
     job = train.plan(ctx, trial.train, learned, None)
     try:
         train.teach(job, ctx, source)
