@@ -64,7 +64,7 @@ def test_with_an_index_the_held_out_questions_are_asked_with_passages_too(wheel,
     for i in range(0, 240, 4):
         (home / "library" / f"{i}.txt").write_text(" ".join(f"{r['instruction']} {r['output']}" for r in facts[i : i + 4]))
     documents = json.dumps([{"kind": "files", "path": f"{home}/library/*"}])
-    run = wheel("one", f"index.documents={documents}", "model.max_length=500", stages=(index, *UP_TO_TRAIN, evaluate, gate))
+    run = wheel("one", f"index.documents={documents}", "model.max_length=500", stages=(index, *UP_TO_TRAIN, parity, evaluate, gate))
     found = report(run)["retrieval"]
     assert 1 < found["questions"] <= 6 and 0 < found["retriever"]["recall"] <= 1
     for model in (found["models"]["champion"], found["models"]["challenger"]):
