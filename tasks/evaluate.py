@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flywheel import base_model, manifest, registry, stage
+from flywheel import base_model, manifest, prompt, registry, stage
 from flywheel.config import Suite
 from flywheel.manifest import Artifact
 from flywheel.records import FAILURE, Example
