@@ -154,6 +154,7 @@ def test_a_paused_dag_is_left_alone_when_asked(airflow):
         turn.start({}, unpause=False)
     assert not [key for key, _ in airflow.asked if key.startswith("P")]
     airflow.script |= {"PATCH /api/v2/dags/flywheel": [(200, {})], "POST /api/v2/dags/flywheel/dagRuns": [(200, {})]}
+    airflow.script["GET /api/v2/dags/flywheel/dagRuns"] = [(200, {"dag_runs": []})]
     assert turn.start({}).startswith("manual__")
 
 
