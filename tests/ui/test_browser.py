@@ -313,7 +313,7 @@ def test_serving_dies_in_the_middle_and_nothing_is_lost(place, page):
         if alert.is_visible():
             break
         place.serving()
-        page.reload()
+        page.get_by_role("button", name="New conversation").click()
         ready(page)
     expect(page.get_by_role("alert").first).to_contain_text(re.compile("broke|reached"))
     expect(page.get_by_text("Are you there?").first).to_be_visible()
