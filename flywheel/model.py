@@ -47,7 +47,8 @@ def load(base: Path, adapter: Path | None, precision: Literal["float32", "bfloat
 
     disable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=getattr(torch, precision)).to(device)
+    model: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=getattr(torch, precision))
+    model.to(device)
     if adapter:
         adapted = PeftModel.from_pretrained(model, str(adapter))
         model = adapted.merge_and_unload(safe_merge=True) if precision == "float32" else adapted.get_base_model()
