@@ -120,7 +120,10 @@ def test_nor_under_airflow_and_never_two_trainings_at_once(whole_stack, count, c
     follow(last, 1500)
     whole_stack.over = True
     threads[2].join()
-    turns = Counter(run["state"] for run in AirflowApi().runs("flywheel"))
+    runs = AirflowApi().runs("flywheel")
+    turns = Counter(run["state"] for run in runs)
+    lost = [[t["task_id"] for t in AirflowApi().tasks("flywheel", r["dag_run_id"]) if t["state"] == "failed"] for r in runs if r["state"] == "failed"]
+    print(f"where turns failed: {lost}")
     print(f"killed: {dict(killed)}; withdrawn: {len(withdrawn)}; trainings at a time: {dict(seen)}; turns: {dict(turns)}")
     assert set(SERVICES_KILLED) <= set(killed) and max(seen) == 1
     assert set(turns) <= {"success", "failed"}  # each has ended; one whose stage is killed at every try fails
