@@ -41,7 +41,7 @@ class Train(Section):
     backend: Backend = Field("single", description="single, or how `processes` share the work: ddp, DeepSpeed ZeRO, FSDP2; docs/training.md has the table")
     processes: int = Field(1, ge=1, description="On each node, one a GPU; `single` has one")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "bfloat16", "float32"] = Field("auto", description="auto: bfloat16, but float32 on a GPU without it")
+    precision: Literal["auto", "bfloat16", "float32"] = Field("auto", description="auto: bfloat16, but float32 on a GPU or CPU without it")
     batching: Literal["groups", "packed"] = Field("groups", description="groups: examples of like length, padded; packed: end to end, with true boundaries")
     micro_tokens: int | None = Field(None, ge=1, description="Most tokens of one pass, padding included; default: what fits in memory")
     gradient_checkpointing: Literal["auto", "on", "off"] = Field("auto", description="auto: only when the longest example does not fit without")

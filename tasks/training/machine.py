@@ -16,10 +16,11 @@ SHARDED = ("zero3", "zero3-offload", "fsdp2")  # the base model's weights, too, 
 
 @dataclass(frozen=True)
 class Machine:
-    """GPUs, whether they compute in bf16, and which libraries are there."""
+    """GPUs, whether they and the CPU compute in bf16, and which libraries are there."""
 
     gpus: int = 0
     gpu_bf16: bool = False
+    cpu_bf16: bool = True  # by itself: without AVX-512, a product in bf16 takes many times as long as one in float32
     deepspeed: bool = True
     bitsandbytes: bool = True
     nodes: int = 1  # machines like this one that train together, `train.processes` on each
@@ -32,7 +33,8 @@ class Machine:
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         deepspeed, bitsandbytes = (importlib.util.find_spec(name) is not None for name in ("deepspeed", "bitsandbytes"))
         nodes = int(os.environ.get("FLYWHEEL_NODES", "1"))
-        return cls(gpus, bool(gpus) and torch.cuda.is_bf16_supported(), deepspeed, bitsandbytes, nodes)
+        cpu_bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return cls(gpus, bool(gpus) and torch.cuda.is_bf16_supported(), cpu_bf16, deepspeed, bitsandbytes, nodes)
 
     def device(self, conf: Train) -> str:
         """cpu or cuda."""
@@ -40,7 +42,9 @@ class Machine:
 
     def precision(self, conf: Train) -> str:
         """bfloat16 or float32."""
-        return conf.precision if conf.precision != "auto" else "float32" if self.device(conf) == "cuda" and not self.gpu_bf16 else "bfloat16"
+        if conf.precision != "auto":
+            return conf.precision
+        return "bfloat16" if (self.gpu_bf16 if self.device(conf) == "cuda" else self.cpu_bf16) else "float32"
 
     def refusal(self, conf: Train) -> tuple[str, str, str] | None:
         """The setting that cannot be, why, and how to mend it; None when everything can."""

@@ -77,3 +77,4 @@ def test_precision_and_device_follow_the_machine():
     assert (LAPTOP.device(Train()), LAPTOP.precision(Train())) == ("cpu", "bfloat16")
     assert (SERVER.device(Train()), Machine(gpus=1).precision(Train())) == ("cuda", "float32")
     assert SERVER.device(Train(device="cpu")) == "cpu"
+    assert Machine(cpu_bf16=False).precision(Train()) == "float32" and Machine(cpu_bf16=False).precision(Train(precision="bfloat16")) == "bfloat16"
