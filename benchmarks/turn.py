@@ -29,7 +29,6 @@ from flywheel.airflow_api import AirflowApi  # noqa: E402
 from flywheel.laptop.services import airflow_python  # noqa: E402
 from flywheel.settings import REPOSITORY, settings  # noqa: E402
 from flywheel.turn import follow, start  # noqa: E402
-from flywheel.watch import moment  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.e2e import stack  # noqa: E402
 
@@ -54,7 +53,7 @@ print(time.process_time() - before)
 
 def wall(run: dict) -> float:
     """Seconds from a run's start to its end, as Airflow has them."""
-    return (moment(run["end_date"]) - moment(run["start_date"])).total_seconds()
+    return (datetime.fromisoformat(run["end_date"]) - datetime.fromisoformat(run["start_date"])).total_seconds()
 
 
 def busy(run_id: str) -> float:
@@ -83,7 +82,9 @@ def backfill(api: AirflowApi) -> float:
         time.sleep(5)
     runs = [run for run in api.runs("flywheel") if run["run_type"] == "backfill"]
     assert len(runs) == NIGHTS and all(run["state"] == "success" for run in runs), [(run["dag_run_id"], run["state"]) for run in runs]
-    hours = (max(moment(run["end_date"]) for run in runs) - min(moment(run["start_date"]) for run in runs)).total_seconds() / 3600
+    hours = (
+        max(datetime.fromisoformat(run["end_date"]) for run in runs) - min(datetime.fromisoformat(run["start_date"]) for run in runs)
+    ).total_seconds() / 3600
     return len(runs) / hours
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas
 from feast import FeatureStore
 
-from flywheel.features import VIEWS, moment_of
+from flywheel.features import VIEWS
 
 LATE = timedelta(minutes=10)  # by this time a value is online: pushes take seconds
 CLOSE = 1e-6
@@ -39,12 +39,12 @@ def differences(feast: FeatureStore, reads: list[tuple[datetime, str, str, dict[
         for view in (view for view, (of, _) in VIEWS.items() if of == entity):
             given = [(at, key, views.get(view) or {}) for at, _, key, views in chosen]
             dated = [(at, key, seen) for at, key, seen in given if seen.get("as_of")]
-            same = join(feast, entity, [(key, moment_of(seen["as_of"])) for _, key, seen in dated])
+            same = join(feast, entity, [(key, datetime.fromisoformat(seen["as_of"])) for _, key, seen in dated])
             found += _compare(entity, view, dated, same, "the offline row of that moment has")
             due = join(feast, entity, [(key, at - LATE) for at, key, _ in given])
             behind = [
                 (one, row) for one, row in zip(given, due, strict=True)
-                if not one[2].get("as_of") or moment_of(one[2]["as_of"]) < one[0] - LATE
+                if not one[2].get("as_of") or datetime.fromisoformat(one[2]["as_of"]) < one[0] - LATE
             ]  # fmt: skip
             found += _compare(entity, view, [one for one, _ in behind], [row for _, row in behind], "it was late: offline there was long since")
     return sorted(set(found))

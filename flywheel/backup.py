@@ -24,7 +24,6 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from psycopg import sql
 from pydantic import BaseModel, Field, ValidationError
 
 from flywheel import copying, ledger, registry, store
@@ -191,10 +190,9 @@ def _dump(name: str, url: sa.URL, to: str) -> dict[str, dict[str, Any]]:
 
 def _load(name: str, url: sa.URL, source: str) -> None:
     """Read one database in, in one transaction."""
+    postgres.make_databases(url, [str(url.database)])
     with postgres.connect(url, "postgres") as db:
         server = db.info.server_version // 10_000
-        if not db.execute("select 1 from pg_database where datname = %s", [url.database]).fetchone():
-            db.execute(sql.SQL("create database {}").format(sql.Identifier(str(url.database))))
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / f"{name}.dump"
         copying.copy(store.join(source, "databases", path.name), str(path))

@@ -89,12 +89,7 @@ def fetch(entity: str, key: str) -> Read | None:
 
 def _usable(one: dict[str, Any], since: datetime) -> bool:
     """Whether there is a value, from then or later: Feast's server gives older ones, too, and calls them present."""
-    return one["statuses"][0] == "PRESENT" and one["values"][0] is not None and moment_of(one["event_timestamps"][0]) >= since
-
-
-def moment_of(text: str) -> datetime:
-    """A time as Feast writes it."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return one["statuses"][0] == "PRESENT" and one["values"][0] is not None and datetime.fromisoformat(one["event_timestamps"][0]) >= since
 
 
 def record(reader: str, found: Sequence[Read]) -> None:

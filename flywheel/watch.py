@@ -40,11 +40,6 @@ class Finding:
     links: dict[str, str] = field(default_factory=dict)
 
 
-def moment(text: str) -> datetime:
-    """A moment as Airflow writes it."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-
 def newest_runs() -> list[str]:
     """The folders of the newest turns, newest first: their ids end in the moment they were made for."""
     root = store.join(settings().store, "runs", DAG)
@@ -57,7 +52,7 @@ def late(runs: list[dict[str, Any]], asked: set[str], now: datetime) -> Iterator
     for run in runs:
         if run["state"] != "running" or run["dag_run_id"] in asked or not run.get("start_date"):
             continue
-        hours = (now - moment(run["start_date"])).total_seconds() / 3600
+        hours = (now - datetime.fromisoformat(run["start_date"])).total_seconds() / 3600
         if hours > settings().late_hours:
             why = f"It has run for {hours:.1f} hours; {settings().late_hours:g} are usual, and after {settings().stop_hours:g} it is stopped."
             facts = {"dag": DAG, "run": run["dag_run_id"], "stopped": False, "why": why}
@@ -98,7 +93,7 @@ def waiting(now: datetime) -> Iterator[Finding]:
 def open_questions(questions: list[dict[str, Any]], now: datetime) -> Iterator[Finding]:
     """Half of the time to answer has gone, and then nine tenths."""
     for asked in questions:
-        began, run = moment(asked["created_at"]), asked["task_instance"]["dag_run_id"]
+        began, run = datetime.fromisoformat(asked["created_at"]), asked["task_instance"]["dag_run_id"]
         gone = (now - began) / timedelta(hours=settings().approval_hours)
         part = 90 if gone >= 0.9 else 50 if gone >= 0.5 else 0
         if not part:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 
-from flywheel import forgetting, operations, stage, store
+from flywheel import forgetting, operations, stage
 from flywheel.errors import ContractError
-from flywheel.manifest import Artifact
 
 
 def run(ctx: stage.Context) -> None:
@@ -40,11 +39,6 @@ def run(ctx: stage.Context) -> None:
     ctx.say(f"{said} ({actor}: {conf.reason})")
 
 
-def _request(ctx: stage.Context) -> dict[str, Artifact]:
-    """Each run is a request of its own: what an earlier one did is not done again from the cache."""
-    return {"request": Artifact(uri=ctx.run_dir, sha256=store.sha256_text(ctx.run_dir), bytes=0)}
-
-
-STAGE = stage.Stage("operate", run, extra=_request)
+STAGE = stage.Stage("operate", run, extra=stage.request)
 if __name__ == "__main__":
     stage.main(STAGE)

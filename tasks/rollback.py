@@ -7,8 +7,7 @@ What the DAG `rollback` runs; `flywheel rollback` does the same from a terminal.
 
 from __future__ import annotations
 
-from flywheel import registry, stage, store
-from flywheel.manifest import Artifact
+from flywheel import registry, stage
 
 
 def run(ctx: stage.Context) -> None:
@@ -19,11 +18,6 @@ def run(ctx: stage.Context) -> None:
     ctx.say(f"version {number} is what is served; serving follows within seconds")
 
 
-def _request(ctx: stage.Context) -> dict[str, Artifact]:
-    """Each run is a request of its own: what an earlier one did is not done again from the cache."""
-    return {"request": Artifact(uri=ctx.run_dir, sha256=store.sha256_text(ctx.run_dir), bytes=0)}
-
-
-STAGE = stage.Stage("rollback", run, extra=_request)
+STAGE = stage.Stage("rollback", run, extra=stage.request)
 if __name__ == "__main__":
     stage.main(STAGE)
