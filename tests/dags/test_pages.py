@@ -16,14 +16,6 @@ ADDRESS = "/flywheel/manual__2026-01-01T00%3A00%3A00%2B00%3A00"
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
-    settings.cache_clear()
-    yield tmp_path
-    settings.cache_clear()
-
-
-@pytest.fixture
 def client(home):
     pages.app.dependency_overrides[pages.may_see] = lambda: None
     yield TestClient(pages.app, follow_redirects=False)
