@@ -131,7 +131,7 @@ review: install .venv/label/.installed ## A Label Studio of its own in the stack
 	@$(ML) -m flywheel review start
 
 # These run in an environment of their own, with the tools that look at infra/ and .github/.
-INFRA_TESTS := tests/infra/test_workflows.py tests/infra/test_terraform.py tests/infra/test_chart.py tests/infra/test_images.py
+INFRA_TESTS := tests/infra/test_workflows.py tests/infra/test_terraform.py tests/infra/chart tests/infra/test_images.py
 
 .PHONY: test
 test: install .venv/label/.installed ## Every test that needs no Docker, cluster or GPU

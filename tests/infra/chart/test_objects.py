@@ -1,8 +1,6 @@
-"""infra/helm/flywheel: what it renders is what Kubernetes 1.30 to 1.35, KEDA and Prometheus Operator take, strictly; bad values are refused.
+"""infra/helm/flywheel: its objects belong together, ask for no more than they need, and say what the code reads.
 
-    .venv/infra/bin/python -m pytest --confcutdir tests/infra tests/infra/test_chart.py
-
-Helm runs in this process. The three charts it depends on are not fetched: where one is turned on, a stub of its name stands in for it.
+.venv/infra/bin/python -m pytest --confcutdir tests/infra tests/infra/chart
 """
 
 from __future__ import annotations
@@ -10,116 +8,13 @@ from __future__ import annotations
 import ast
 import json
 import re
-import shutil
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 helm = pytest.importorskip("helm_python", reason="make test-infra")
-jsonschema = pytest.importorskip("jsonschema")
-pytest.importorskip("kubernetes_validate")
-from kubernetes_validate.utils import schema_contents  # noqa: E402
-from referencing import Registry, Resource  # noqa: E402
-
-ROOT = Path(__file__).resolve().parents[2]
-CHART, MONITORING = ROOT / "infra" / "helm" / "flywheel", ROOT / "infra" / "monitoring"
-VERSIONS = ("1.30.0", "1.31.0", "1.32.0", "1.33.0", "1.34.0", "1.35.0")
-DIGEST = "sha256:" + "ab" * 32
-BASE = {"store": "s3://bucket"}
-INGRESS = {"enabled": True, "className": "haproxy", "servingHost": "api.example.org", "uiHost": "flywheel.example.org", "tlsSecret": "flywheel-tls"}
-# What `terraform output -raw helm_values` gives: modules/platform/outputs.tf
-TERRAFORM = {
-    "aws": {"region": "eu-west-1", "account": "123456789012", "cluster": "flywheel-dev"},
-    "image": {"registry": "123456789012.dkr.ecr.eu-west-1.amazonaws.com"},
-    "store": "s3://flywheel-dev-store-123456789012",
-    "database": {
-        "host": "flywheel-dev.example.eu-west-1.rds.amazonaws.com",
-        "port": 5432,
-        "secretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:a",
-    },
-    "cache": {"enabled": False, "secretArn": None},
-    "secrets": {"flywheel-database": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:a"},
-    "serviceAccounts": {
-        "flywheel-serving": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/flywheel-serving"}},
-        "external-secrets": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/external-secrets"}},
-    },
-    "clusterAutoscaler": {"roleArn": "arn:aws:iam::123456789012:role/autoscaler"},
-}
-
-
-def preset(name: str) -> dict[str, Any]:
-    return {**yaml.safe_load((CHART / "values" / f"{name}.yaml").read_text()), **BASE}
-
-
-def scaled(**autoscaling: Any) -> dict[str, Any]:
-    return {**BASE, "serving": {"autoscaling": autoscaling}}
-
-
-CASES: dict[str, dict[str, Any]] = {
-    "default": BASE,
-    "dev": preset("dev"),
-    "staging": preset("staging"),
-    "prod": preset("prod"),
-    "terraform": TERRAFORM,
-    "hpa": scaled(kind="hpa"),
-    "keda": scaled(kind="keda", tokensPerSecondPerReplica=400),
-    "to-zero": scaled(kind="keda", tokensPerSecondPerReplica=400, toZero={"enabled": True, "backend": "flywheel-serving"}),
-    "alone": {**BASE, "ui": {"enabled": False}, "exporter": {"enabled": False}, "mlflow": {"enabled": False, "url": "https://mlflow.example.org"},
-              "feedbackWorker": {"enabled": False}, "migrations": {"enabled": False}, "networkPolicy": {"enabled": False}},
-    "everything": {
-        **BASE, "config": "s3://bucket/configs/flywheel.yaml", "ingress": {**INGRESS, "annotations": {"haproxy.org/cookie-persistence": "page"}},
-        "environment": {"RETENTION_DAYS": "90"}, "storeSecret": "store", "aws": {"region": "x", "endpoint": "http://minio:9000"},
-        "stages": {"pods": {"namespace": "team", "images": {"data": "registry/flywheel/data:1"}}}, "image": {"digests": {"serving": DIGEST, "ui": DIGEST}, "pullSecrets": ["registry"]},
-        "monitoring": {"enabled": True, "labels": {"release": "monitoring"}, "metricsKeySecret": "metrics-key", "runbook": "https://example.org/runbook"},
-        "serving": {"engine": "upstream", "keysSecret": "keys", "settings": {"UPSTREAM_URL": "http://vllm:8000/v1", "MAX_BATCH": "64"}, "priorityClassName": "serving",
-                    "nodeSelector": {"flywheel/pool": "cpu"}, "tolerations": [{"key": "x", "operator": "Exists", "effect": "NoSchedule"}], "podAnnotations": {"a": "b"}},
-        "ui": {"keySecret": "ui-key", "loginSecret": "ui-login"}, "airflow": {"enabled": True}, "postgresql": {"enabled": True}, "redis": {"enabled": True},
-    },
-}  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def chart(tmp_path_factory):
-    """The chart, with stubs for the charts that it depends on, which come from other people's servers."""
-    folder = tmp_path_factory.mktemp("chart") / "flywheel"
-    shutil.copytree(CHART, folder)  # which follows the links to infra/monitoring
-    for dependency in yaml.safe_load((CHART / "Chart.yaml").read_text())["dependencies"]:
-        stub = folder / "charts" / dependency["name"]
-        (stub / "templates").mkdir(parents=True)
-        stub.joinpath("Chart.yaml").write_text(yaml.safe_dump({"apiVersion": "v2", "name": dependency["name"], "version": dependency["version"]}))
-        stub.joinpath("templates", "values.yaml").write_text(
-            'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: "{{ .Chart.Name }}-stub"}\ndata: {values: {{ .Values | toJson | quote }}}\n'
-        )
-    return folder
-
-
-def render(chart: Path, values: dict[str, Any], **options: Any) -> dict[str, str]:
-    """The text of each template. Loaded anew each time: rendering drops from a loaded chart what it was not asked for."""
-    with helm.Chart.load(chart) as loaded:
-        return loaded.render(values, name="flywheel", namespace="team", **options)
-
-
-@pytest.fixture(scope="session")
-def rendered(chart):
-    """The objects of a case, hooks too."""
-
-    @cache
-    def of(name: str, upgrade: bool = False) -> tuple[dict[str, Any], ...]:
-        manifests = render(chart, CASES[name], is_install=not upgrade, is_upgrade=upgrade)
-        return tuple(one for path, text in sorted(manifests.items()) if not path.endswith("NOTES.txt") for one in yaml.safe_load_all(text) if one)
-
-    return of
-
-
-def of_kind(objects, *kinds: str) -> list[dict[str, Any]]:
-    return [one for one in objects if one["kind"] in kinds]
-
-
-def named(objects, kind: str, name: str) -> dict[str, Any]:
-    return next(one for one in of_kind(objects, kind) if one["metadata"]["name"] == name)
+from tests.infra.chart.cases import BASE, CASES, CHART, DIGEST, MONITORING, ROOT, TERRAFORM, named, of_kind, render  # noqa: E402
 
 
 def pods(objects) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -133,78 +28,6 @@ def pods(objects) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
 
 def environment(container: dict[str, Any]) -> dict[str, Any]:
     return {one["name"]: one.get("value", one.get("valueFrom")) for one in container.get("env", [])}
-
-
-@cache
-def kubernetes_schema(version: str, kind: str, api: str) -> Any:
-    """Kubernetes' own schema of a kind, in its strict form: no field that it does not know."""
-    folder = f"kubernetes-json-schema/v{version}-local-strict"
-    group = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api)
-    own = Resource.from_contents(schema_contents(f"{folder}/{kind.lower()}-{group}.json", version))
-    return jsonschema.Draft202012Validator(own.contents, registry=own @ (definitions(version) @ Registry()))
-
-
-@cache
-def definitions(version: str) -> Any:
-    return Resource.from_contents(schema_contents(f"kubernetes-json-schema/v{version}-local-strict/_definitions.json", version))
-
-
-@cache
-def custom_schema(kind: str) -> Any:
-    """The schema of a custom resource's definition, as KEDA 2.16 and Prometheus Operator 0.80 have it, made strict."""
-    import cloudcoil.models.keda.v1alpha1 as keda
-    import cloudcoil.models.prometheus_operator.v1 as operator
-
-    schema = getattr(keda if kind == "ScaledObject" else operator, kind).model_json_schema(by_alias=True)
-
-    def strict(node: Any) -> None:
-        if isinstance(node, dict):
-            if node.get("type") == "object" and "properties" in node:
-                node["additionalProperties"] = False
-            for value in node.values():
-                strict(value)
-        elif isinstance(node, list):
-            for value in node:
-                strict(value)
-
-    strict(schema)
-    schema["$defs"].pop("ObjectMeta", None)
-    schema["properties"]["metadata"] = {"type": "object"}
-    return jsonschema.Draft202012Validator(schema)
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("case", CASES)
-def test_every_object_is_what_this_version_of_kubernetes_takes(rendered, case, version):
-    objects = {json.dumps(one, sort_keys=True) for upgrade in (False, True) for one in rendered(case, upgrade)}
-    assert len(objects) > 10 or case == "alone"
-    for text in objects:
-        one = json.loads(text)
-        if one["kind"] in ("ScaledObject", "ServiceMonitor", "PrometheusRule"):
-            continue
-        error = jsonschema.exceptions.best_match(kubernetes_schema(version, one["kind"], one["apiVersion"]).iter_errors(one))
-        assert error is None, f"{one['kind']} {one['metadata']['name']}: {error.json_path}: {error.message}"
-
-
-@pytest.mark.parametrize("case", ["keda", "to-zero", "prod", "staging", "everything"])
-def test_every_custom_object_is_what_its_definition_takes(rendered, case):
-    found = of_kind(rendered(case), "ScaledObject", "ServiceMonitor", "PrometheusRule")
-    assert found
-    for one in found:
-        error = jsonschema.exceptions.best_match(custom_schema(one["kind"]).iter_errors(one))
-        assert error is None, f"{one['kind']} {one['metadata']['name']}: {error.json_path}: {error.message}"
-
-
-def test_the_strict_schemas_do_refuse(rendered):
-    deployment = json.loads(json.dumps(named(rendered("default"), "Deployment", "flywheel-serving")))
-    deployment["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
-    assert list(kubernetes_schema("1.32.0", "Deployment", "apps/v1").iter_errors(deployment))
-    scaled_object = json.loads(json.dumps(of_kind(rendered("keda"), "ScaledObject")[0]))
-    scaled_object["spec"]["triggers"][0]["metadata"]["threshold"] = 8
-    assert list(custom_schema("ScaledObject").iter_errors(scaled_object))
-    scaled_object["spec"]["triggers"][0]["metadata"]["threshold"] = "8"
-    scaled_object["spec"]["minReplicas"] = 1
-    assert list(custom_schema("ScaledObject").iter_errors(scaled_object))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -433,48 +256,3 @@ def test_the_charts_below_are_pinned_off_by_default_and_get_their_values(rendere
 def test_helm_lint_finds_nothing(chart):
     report = helm.lint(chart, BASE, strict=True, kube_version="v1.32.0")
     assert not report["errors"] and not [m for m in report["messages"] if m["severity"] > 1], report
-
-
-BAD = {
-    "sevring": ({"sevring": {}}, "sevring"),
-    "an unknown key below": ({"serving": {"replica": 3}}, "/serving"),
-    "text for a number": ({"serving": {"replicas": "three"}}, "/serving/replicas"),
-    "a number for text": ({"store": 3}, "/store"),
-    "a store without a scheme": ({"store": "bucket/prefix"}, "/store"),
-    "an engine there is none of": ({"serving": {"engine": "vllm"}}, "/serving/engine"),
-    "no door": ({"serving": {"auth": False}}, "/serving/auth"),
-    "a setting in small letters": ({"serving": {"settings": {"max_batch": "3"}}}, "/serving/settings"),
-    "a setting that is no text": ({"serving": {"settings": {"MAX_BATCH": 3}}}, "/serving/settings/MAX_BATCH"),
-    "memory in megabytes": ({"serving": {"resources": {"requests": {}, "limits": {"memory": "4 GB"}}}}, "/serving/resources/limits/memory"),
-    "no limits": ({"ui": {"resources": {"limits": None}}}, "/ui/resources"),
-    "a digest that is none": ({"image": {"digests": {"serving": "latest"}}}, "/image/digests/serving"),
-    "an image there is none of": ({"image": {"digests": {"worker": DIGEST}}}, "/image/digests"),
-    "to zero without keda": (scaled(kind="hpa", toZero={"enabled": True, "backend": "x"}), "/serving/autoscaling/kind"),
-    "to zero without a gateway": (scaled(kind="keda", toZero={"enabled": True}), "/serving/autoscaling/toZero"),
-    "an ingress without TLS": ({"ingress": {**INGRESS, "tlsSecret": ""}}, "/ingress/tlsSecret"),
-    "an ingress for nobody": ({"ingress": {"enabled": True, "tlsSecret": "x"}}, "/ingress"),
-    "two exporters": ({"exporter": {"replicas": 2}}, "/exporter/replicas"),
-    "a port beyond the last": ({"networkPolicy": {"egressPorts": [70000]}}, "/networkPolicy/egressPorts/0"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_values_are_refused_and_named(chart, case):
-    values, where = BAD[case]
-    with pytest.raises(helm.HelmValuesError) as refused:
-        render(chart, {**BASE, **values})
-    assert f"'{where}" in str(refused.value), str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        ({}, "store is needed"),
-        ({**BASE, "mlflow": {"enabled": False}}, "mlflow.url is needed"),
-        (scaled(kind="keda", min=9, max=3), "raise max"),
-        ({**BASE, "serving": {"auth": "off"}, "ingress": INGRESS}, "take one of them back"),
-    ],
-)
-def test_what_no_schema_can_say_is_a_sentence(chart, values, says):
-    with pytest.raises(helm.HelmRenderError, match=says):
-        render(chart, values)
