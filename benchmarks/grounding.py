@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.context import serve
 from flywheel import base_model, embedding, prompt
+from flywheel.config import Train
 from flywheel.model import Decoding, Loaded, answer_loss, generate, score_answers
 from flywheel.settings import settings
 from rag import documents, grounding
@@ -37,6 +38,7 @@ from rag.ranking import ndcg, recall, reciprocal_rank
 from rag.search import Hit, search
 from rag.splitting import split
 from tasks import sources
+from tasks.training.machine import Machine
 
 TRAIN, TEST, ANSWERED = int(os.environ.get("TRAIN", "160")), int(os.environ.get("TEST", "160")), int(os.environ.get("ANSWERED", "64"))
 MODULES = ("argparse", "ast", "asyncio", "bz2", "calendar", "cgi", "cmd", "code", "codecs", "collections", "concurrent", "configparser", "contextlib", "copy",
@@ -62,7 +64,7 @@ def interval(differences: Sequence[float]) -> list[float]:
 def tuned(base: Path, tokenizer: Any, examples: Sequence[tuple[str, str, str]]) -> Loaded:
     """The base with a LoRA trained once over (question, input, answer)."""
     torch.manual_seed(0)
-    model: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_pretrained(str(base), dtype=getattr(torch, Machine.here().precision(Train())))
     model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"), autocast_adapter_dtype=True)
     encoded = [encode(tokenizer, *example) for example in examples]
     batches = [encoded[i : i + BATCH] for i in range(0, len(encoded), BATCH)]

@@ -1,9 +1,9 @@
 """Real tokens a CPU-second of training, beside TRL and beside the plain recipe, on SmolLM2.  make bench NAME=train
 
 The same examples in the same order of length groups, LoRA of rank 16 on all linear layers. Ours: `tasks.training`. Peers: TRL's
-SFTTrainer at its best here (bf16, those length groups, loss on answers only, no checkpointing), and the plain recipe (fp32, every
+SFTTrainer at its best here (bf16 where the CPU has it, those length groups, loss on answers only, no checkpointing), and the plain recipe (fp32, every
 example padded to 512). Rounds are interleaved. Only steps are timed: forward, backward, optimizer. Ours and TRL's begin with the same
-adapter, both in bf16: the mean of their losses must agree; the largest difference of a step is printed, too. The plain recipe takes many
+adapter in the same precision: the mean of their losses must agree; the largest difference of a step is printed, too. The plain recipe takes many
 times as long: it gets one step of four examples a round.
 Beside that the whole stage, saving as often as it may: its CPU-seconds beyond its steps, and the share of its time that checkpoints take.
 One thread, unless OMP_NUM_THREADS says otherwise; ROUNDS=3 measures longer.
@@ -34,12 +34,14 @@ from flywheel.config import Train
 from flywheel.settings import REPOSITORY, settings
 from tasks import clean, ingest, sources, tokenize
 from tasks.training import backends, base, batching
+from tasks.training.machine import Machine
 from tasks.training.objectives import Supervised
 from tasks.training.rows import Row
 
 EXAMPLES, BATCH, PLAIN, WIDTH, RATE = 32, 8, 4, 512, 1e-4
 PLAIN_GOAL, TRL_GOAL, EQUAL = 7.0, 1.3, 0.02
 OVERHEAD_GOAL, CHECKPOINT_GOAL = 25.0, 0.05
+PRECISION = Machine.here().precision(Train(device="cpu"))
 
 
 class Clock:
@@ -64,8 +66,8 @@ class Clock:
 def ours(folder: Path, steps: list[list[Row]], clock: Clock) -> None:
     """Our loop's steps."""
     conf = Train(learning_rate=RATE)
-    model: Any = base.build(folder, None, conf, "bfloat16", "cpu", 1).train()
-    backend = backends.make(backends.scorer(model, 0, "cpu", "bfloat16", False), conf)
+    model: Any = base.build(folder, None, conf, PRECISION, "cpu", 1).train()
+    backend = backends.make(backends.scorer(model, 0, "cpu", PRECISION, False), conf)
     objective = Supervised([], conf)
     losses, began = [], time.process_time()
     for batch in steps:
@@ -97,11 +99,11 @@ def trl(folder: Path, steps: list[list[Row]], clock: Clock) -> None:
     data = Dataset.from_list([{"input_ids": row.ids, "completion_mask": [0] * row.prompt + [1] * (len(row.tokens) - row.prompt)} for row in ordered])
     with tempfile.TemporaryDirectory() as out:
         options = SFTConfig(
-            output_dir=out, per_device_train_batch_size=BATCH, learning_rate=RATE, lr_scheduler_type="constant", num_train_epochs=1, bf16=True, use_cpu=True,
-            gradient_checkpointing=False, train_sampling_strategy="sequential", completion_only_loss=True, max_length=None, packing=False,
+            output_dir=out, per_device_train_batch_size=BATCH, learning_rate=RATE, lr_scheduler_type="constant", num_train_epochs=1, use_cpu=True,
+            bf16=PRECISION == "bfloat16", gradient_checkpointing=False, train_sampling_strategy="sequential", completion_only_loss=True, max_length=None, packing=False,
             report_to="none", save_strategy="no", logging_steps=1, disable_tqdm=True, dataloader_pin_memory=False, seed=1,
         )  # fmt: skip
-        model: Any = base.build(folder, None, Train(), "bfloat16", "cpu", 1)  # the same beginning as ours
+        model: Any = base.build(folder, None, Train(), PRECISION, "cpu", 1)  # the same beginning as ours
         timed = Timed()
         trainer = SFTTrainer(model=model, args=options, train_dataset=data, processing_class=prompt.load_tokenizer(folder), callbacks=[timed])
         trainer.train()

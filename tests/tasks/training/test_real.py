@@ -12,6 +12,7 @@ from flywheel.model import load, score_answers
 from flywheel.settings import REPOSITORY
 from tasks import sources
 from tasks.training import loop
+from tasks.training.machine import Machine
 from tasks.training.rows import Row
 from tests.tasks.training.conftest import Controls
 
@@ -36,7 +37,8 @@ def test_sixty_steps_of_qlora_lower_the_loss_by_a_quarter_and_the_perplexity_of_
     while len(held_out) < HELD_OUT:
         held_out += modules.pop(names.pop(0))
     learned = [row for name in names for row in modules[name]][: STEPS * BATCH]
-    job = loop.Job(Train(method="qlora", batch_size=BATCH), 1, "smollm2", base, None, learned, str(tmp_path / "checkpoints"), "cpu", "bfloat16")
+    conf = Train(method="qlora", batch_size=BATCH, device="cpu")
+    job = loop.Job(conf, 1, "smollm2", base, None, learned, str(tmp_path / "checkpoints"), "cpu", Machine.here().precision(conf))
     losses = [point["loss"] for point in loop.fit(job, Controls(), Cost, tmp_path / "adapter").losses]
 
     def perplexity(adapter: Path | None) -> float:
