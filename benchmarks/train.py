@@ -100,8 +100,8 @@ def trl(folder: Path, steps: list[list[Row]], clock: Clock) -> None:
     with tempfile.TemporaryDirectory() as out:
         options = SFTConfig(
             output_dir=out, per_device_train_batch_size=BATCH, learning_rate=RATE, lr_scheduler_type="constant", num_train_epochs=1, use_cpu=True,
-            bf16=PRECISION == "bfloat16", gradient_checkpointing=False, train_sampling_strategy="sequential", completion_only_loss=True, max_length=None, packing=False,
-            report_to="none", save_strategy="no", logging_steps=1, disable_tqdm=True, dataloader_pin_memory=False, seed=1,
+            bf16=PRECISION == "bfloat16", gradient_checkpointing=False, train_sampling_strategy="sequential", completion_only_loss=True, max_length=None,
+            packing=False, report_to="none", save_strategy="no", logging_steps=1, disable_tqdm=True, dataloader_pin_memory=False, seed=1,
         )  # fmt: skip
         model: Any = base.build(folder, None, Train(), PRECISION, "cpu", 1)  # the same beginning as ours
         timed = Timed()
