@@ -36,4 +36,5 @@ with DAG(
     tags=["flywheel", "feedback"],
     on_failure_callback=note_failure,
 ) as dag:
-    SegmentSensor(task_id="wait_for_feedback", store_uri=settings().store) >> stage("curate", outlets=[FEEDBACK_READY], execution_timeout=timedelta(hours=1))
+    wait = SegmentSensor(task_id="wait_for_feedback", store_uri=settings().store, queue=settings().feedback_queue)
+    wait >> stage("curate", outlets=[FEEDBACK_READY], execution_timeout=timedelta(hours=1))

@@ -56,6 +56,10 @@ class Settings(BaseSettings):
     roles_claim: str = Field("roles", description="Claim of a login's token that holds the roles, e.g. realm_access.roles")
 
     nightly: str = Field("0 2 * * *", description="Cron of the nightly turn, UTC")
+    changes: str = Field(
+        "", description="Cron, UTC: when to look whether sources or config are what no recent turn was made of, and to start one. Default: never"
+    )
+    feedback_queue: str = Field("", description="URL of an SQS queue that the store's bucket tells of new objects; empty: the store is looked at")
     late_hours: float = Field(
         6, gt=0, description="A turn that has not ended so long after it began is late: people are told. Waiting for a person does not count"
     )

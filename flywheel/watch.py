@@ -113,13 +113,18 @@ def unlearned(runs: list[str]) -> list[str]:
     return sorted(published)
 
 
-def start_stranded(api: AirflowApi, runs: list[dict[str, Any]]) -> str:
-    """Start a turn for batches that none will learn; its run id, or nothing. A paused DAG is left alone: somebody paused it."""
+def start_once(api: AirflowApi, runs: list[dict[str, Any]], why: str) -> str:
+    """Start a turn that has a reason; its run id, or nothing while one is on its way. A paused DAG is left alone: somebody paused it."""
     if any(run["state"] in ACTIVE for run in runs) or (api.dag(DAG) or {"is_paused": True})["is_paused"]:
         return ""
+    # the id is the reason's: two looks at once, or one whose answer was lost, start one turn; one that fails is left to people until tomorrow
+    return api.trigger(DAG, {}, f"manual__{datetime.now(UTC):%Y-%m-%d}_{why}")
+
+
+def start_stranded(api: AirflowApi, runs: list[dict[str, Any]]) -> str:
+    """Start a turn for batches that none will learn; its run id, or nothing."""
     batches = unlearned(newest_runs())
-    # the id is the batches': two looks at once, or one whose answer was lost, start one turn; one that fails is left to people until tomorrow
-    return api.trigger(DAG, {}, f"manual__{datetime.now(UTC):%Y-%m-%d}_batches_{batches[0]}_{batches[-1]}") if batches else ""
+    return start_once(api, runs, f"batches_{batches[0]}_{batches[-1]}") if batches else ""
 
 
 def look(api: AirflowApi, now: datetime | None = None) -> tuple[list[Finding], list[str]]:

@@ -44,10 +44,14 @@ def end_of(conf: Ingest) -> datetime | None:
     return sources.moment(conf.interval_end) if conf.interval_end else None
 
 
+def identities(conf: Ingest) -> dict[str, Artifact]:
+    """Each source, known by its content."""
+    return {f"source.{i}": Artifact(uri=s.label, sha256=sources.reader(s, end_of(conf)).identity(), bytes=0) for i, s in enumerate(conf.sources)}
+
+
 def extra(ctx: stage.Context) -> dict[str, Artifact]:
     """Sources and batches are inputs: a changed file or a new batch is new work."""
-    conf, end = ctx.config.ingest, end_of(ctx.config.ingest)
-    found = {f"source.{i}": Artifact(uri=s.label, sha256=sources.reader(s, end).identity(), bytes=0) for i, s in enumerate(conf.sources)}
+    conf, found = ctx.config.ingest, identities(ctx.config.ingest)
     if conf.feedback:
         found.update({f"batch.{name}": artifact for name, artifact in batches(conf.interval_end).items()})
     return found

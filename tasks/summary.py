@@ -197,7 +197,7 @@ def run(ctx: stage.Context) -> None:
     )  # fmt: skip
     ctx.path("turn.html").write_text(page)
     ctx.output("page", ctx.path("turn.html"))
-    ctx.metrics |= told
+    ctx.metrics |= {**told, "config": ctx.config.digest()}
     ctx.say(f"{told['ended']}: {told['why']}")
 
 

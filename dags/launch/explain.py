@@ -56,6 +56,7 @@ STAGES = {
     ),
     "index": "Embeds documents that are new, deletes what is gone, shows all of it at once. **Red**: clear it; what was embedded is kept.",
     "features": "Brings the feature store up to date and looks for skew. **Red, 3**: skew; its log names the features.",
+    "changes": "Starts a turn when no recent one was made of these sources and this config. **Skipped**: one was. **Red**: a source does not answer.",
     "operate": "Promotes, retires, pauses, resumes or forgets what the form names. **Red**: the last line of its log says why, and nothing was changed.",
     "rollback": "Ends the rollout that goes on, or serves an earlier version. **Red**: that version does not exist, or the gate had refused it.",
 }

@@ -280,7 +280,11 @@ class Config(Section):
 
     def section(self, stage: str) -> Section:
         """The part of one stage."""
-        return getattr(self, {"register": "register_", "best": "search"}.get(stage, stage))
+        return getattr(self, {"register": "register_", "best": "search", "changes": "ingest"}.get(stage, stage))
+
+    def digest(self) -> str:
+        """A short hash of everything that a turn is asked for; the night's end is not, since every night has its own."""
+        return store.sha256_text(self.model_copy(update={"ingest": self.ingest.model_copy(update={"interval_end": ""})}).model_dump_json())[:16]
 
 
 def _read(uri: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:

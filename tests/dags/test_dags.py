@@ -23,7 +23,7 @@ import airflow.sdk
 from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronDataIntervalTimetable, Param
 before = time.process_time()
 import dags.flywheel_dag, dags.feedback_dag, dags.housekeeping_dag, dags.review_dag, dags.rollback_dag, dags.index_dag, dags.features_dag
-import dags.operate_dag, dags.watch_dag, dags.search_dag
+import dags.operate_dag, dags.watch_dag, dags.search_dag, dags.changes_dag
 print(time.process_time() - before)
 """
 
@@ -48,9 +48,21 @@ def test_dag_files_need_nothing_of_ml_and_are_the_same_for_both_launchers(launch
 
 
 def test_every_dag_can_be_read_and_explains_itself(home):
-    from dags import features_dag, feedback_dag, flywheel_dag, housekeeping_dag, index_dag, operate_dag, review_dag, rollback_dag, search_dag, watch_dag
+    from dags import (
+        changes_dag,
+        features_dag,
+        feedback_dag,
+        flywheel_dag,
+        housekeeping_dag,
+        index_dag,
+        operate_dag,
+        review_dag,
+        rollback_dag,
+        search_dag,
+        watch_dag,
+    )
 
-    modules = (flywheel_dag, feedback_dag, housekeeping_dag, review_dag, rollback_dag, index_dag, features_dag, operate_dag, search_dag, watch_dag)
+    modules = (flywheel_dag, feedback_dag, housekeeping_dag, review_dag, rollback_dag, index_dag, features_dag, operate_dag, search_dag, watch_dag, changes_dag)
     for dag in (module.dag for module in modules):
         assert dag.doc_md and dag.tags and dag.max_active_runs == 1
         assert dag.on_failure_callback
@@ -133,6 +145,15 @@ def test_review_has_a_schedule_only_where_a_label_studio_is_set_up(home, monkeyp
         found = importlib.reload(review_dag).dag
         assert bool(found.schedule) is bool(url)
         assert [task.task_id for task in found.tasks] == ["review"]
+
+
+def test_changes_are_looked_for_only_where_a_schedule_is_set(home, monkeypatch):
+    from dags import changes_dag
+
+    for cron in ("", "0 * * * *"):
+        monkeypatch.setenv("FLYWHEEL_CHANGES", cron)
+        settings.cache_clear()
+        assert bool(importlib.reload(changes_dag).dag.schedule) is bool(cron)
 
 
 def test_arguments_are_the_contract(home):
