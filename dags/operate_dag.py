@@ -34,9 +34,9 @@ with DAG(
             "pause", enum=["promote", "retire", "pause", "resume", "forget"], title="What", description="The table above says what each does"
         ),
         "operate.reason": Param("", type="string", minLength=1, title="Why", description="Goes into the audit log"),
-        "operate.version": Param(0, type="integer", minimum=0, title="Version", description="To promote or retire"),
-        "operate.user": Param("", type="string", title="Person", description="To forget: as answers and feedback name them"),
-        "operate.record": Param("", type="string", title="Record", description="To forget: the id or key of one piece of feedback"),
+        "operate.version": Param(None, type=["null", "integer"], minimum=1, title="Version", description="To promote or retire"),
+        "operate.user": Param(None, type=["null", "string"], title="Person", description="To forget: as answers and feedback name them"),
+        "operate.record": Param(None, type=["null", "string"], title="Record", description="To forget: the id or key of one piece of feedback"),
     },
     tags=["flywheel", "serving"],
     on_failure_callback=note_failure,

@@ -43,7 +43,7 @@ with DAG(
 
         assert params is not None
         uri = params["config"] or settings().config
-        conf = config.load(uri if "://" in uri else str(REPOSITORY / uri), params["set"])  # as the stages read it, which run there
+        conf = config.load(uri if "://" in uri else str(REPOSITORY / uri), params["set"] or ())  # as the stages read it, which run there
         return list(range(len(conf.search.combinations(conf.seed))))
 
     @task_group

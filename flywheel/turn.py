@@ -61,6 +61,11 @@ def find(api: AirflowApi, dag: str) -> dict[str, Any]:
     return found
 
 
+def chosen(conf: dict[str, Any]) -> dict[str, Any]:
+    """What a run was asked for beyond what the form has by itself."""
+    return {key: value for key, value in conf.items() if value not in (None, "", [], "auto", "config")}
+
+
 def start(conf: dict[str, Any], *, unpause: bool = True) -> str:
     """Start a run by hand; returns its id. Raises ContractError for a paused DAG that is to stay so: the run would wait for ever.
 
@@ -71,9 +76,9 @@ def start(conf: dict[str, Any], *, unpause: bool = True) -> str:
         if not unpause:
             raise ContractError("this DAG is paused, so a run would not begin", where=DAG, mend="Unpause it in Airflow, or find out who paused it.")
         api.unpause(DAG)
-    asked = {key: value for key, value in conf.items() if value not in ("", [], "auto")}
+    asked = chosen(conf)
     for run in api.runs(DAG):
-        if run["state"] == "queued" and run["run_type"] == "manual" and {k: v for k, v in run["conf"].items() if v not in ("", [], "auto")} == asked:
+        if run["state"] == "queued" and run["run_type"] == "manual" and chosen(run["conf"]) == asked:
             return str(run["dag_run_id"])
     now, what = datetime.now(UTC), store.sha256_text(json.dumps(asked, sort_keys=True))[:8]
     return api.trigger(DAG, conf, f"manual__{now.replace(microsecond=0, second=now.second // AT_ONCE * AT_ONCE).isoformat()}_{what}")

@@ -1,4 +1,7 @@
-"""The form under *Trigger*: what a person may choose for one run, and which setting of the config each choice changes."""
+"""The form under *Trigger*: what a person may choose for one run, and which setting of the config each choice changes.
+
+What may stay empty allows null: Airflow's form does not let anyone trigger while another field is empty.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,14 @@ SETS = {  # the param: the setting that it changes
 def config() -> dict[str, Param]:
     """Which file."""
     text = "A path or URL of a YAML file; empty: the installation's own"
-    return {"config": Param("", type="string", title="Config", description=text)}
+    return {"config": Param(None, type=["null", "string"], title="Config", description=text)}
 
 
 def changes(example: str) -> dict[str, Param]:
     """Single settings, as `--set` takes them; the last words, after every choice above them."""
     pattern = r"^[a-z_]+(\.[a-z_]+)*=.*"
     text = f"One `section.key=value` a line, e.g. {example}"
-    return {"set": Param([], type="array", items={"type": "string", "pattern": pattern}, title="Changes", description=text)}
+    return {"set": Param(None, type=["null", "array"], items={"type": "string", "pattern": pattern}, title="Changes", description=text)}
 
 
 def turn() -> dict[str, Param]:
@@ -39,11 +42,11 @@ def turn() -> dict[str, Param]:
     return {
         **config(),
         "sources": Param(
-            [], type="array", items={"type": "string", "minLength": 1}, title="Sources", section="Data",
+            None, type=["null", "array"], items={"type": "string", "minLength": 1}, title="Sources", section="Data",
             description="Names of the sources to read, one a line; empty: all that the config names",
         ),
         "base_model": Param(
-            "", type="string", pattern=name, title="Base model", section="Training",
+            None, type=["null", "string"], pattern=name, title="Base model", section="Training",
             description="A folder, s3://…, models:/name@alias or a hub id; empty: the config's",
         ),
         "method": Param(
@@ -75,5 +78,7 @@ def assignments(params: Any) -> list[str]:
     """The choices of a run as `section.key=value`, the free changes last."""
     chosen = {path: params.get(name) for name, path in SETS.items()}
     found = [f"{path}={json.dumps(value)}" for path, value in chosen.items() if value not in (None, "", [], AS_CONFIG)]
-    found += [f"{name}={json.dumps(value)}" for name, value in params.items() if "." in name]  # a field that is a setting, e.g. operate.version
+    found += [
+        f"{name}={json.dumps(value)}" for name, value in params.items() if "." in name and value is not None
+    ]  # a field that is a setting, e.g. operate.version
     return [*found, *(params.get("set") or [])]

@@ -68,7 +68,11 @@ def test_every_dag_can_be_read_and_explains_itself(home):
         assert dag.on_failure_callback
         assert all(task.owner == "ml-platform" and task.retries == 2 for task in dag.tasks)
         assert all(task.doc_md or task.task_id == "wait_for_feedback" for task in dag.tasks)
-        assert all(dag.params.get_param(name).schema["title"] for name in dag.params)
+        for name in dag.params:
+            param = dag.params.get_param(name)
+            assert param.schema["title"]
+            if param.value in (None, "", []) and name != "operate.reason":  # Airflow's form refuses to trigger while such a field is empty
+                assert "null" in param.schema["type"], f"{dag.dag_id}: {name}"
 
 
 def test_the_form_changes_the_config_and_refuses_what_makes_no_sense(home):
