@@ -19,27 +19,17 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from flywheel import manifest
+from flywheel.airflow_api import AirflowApi
+from flywheel.laptop.services import airflow_python
+from flywheel.settings import REPOSITORY, settings
+from flywheel.turn import follow, start
+from tests import tiny
+from tests.e2e import stack
+
 NIGHTS, AT_ONCE = int(os.environ.get("NIGHTS", "24")), 4
 GOALS = {"overhead": "15 % of the turn or 30 s", "unchanged_seconds": 60.0, "nights_an_hour": 60.0, "parse_cpu_seconds": 1.0}
 FIRST = datetime.now(UTC).date() - timedelta(days=NIGHTS + 1)
-os.environ["FLYWHEEL_FIRST_NIGHT"] = FIRST.isoformat()  # before the settings are read
-
-from flywheel import manifest  # noqa: E402
-from flywheel.airflow_api import AirflowApi  # noqa: E402
-from flywheel.laptop.services import airflow_python  # noqa: E402
-from flywheel.settings import REPOSITORY, settings  # noqa: E402
-from flywheel.turn import follow, start  # noqa: E402
-from tests import tiny  # noqa: E402
-from tests.e2e import stack  # noqa: E402
-
-CONFIG = """
-extends: {demo}
-model: {{base: {base}}}
-ingest: {{sources: [{{kind: files, path: "HOME/records.jsonl", licence: CC0-1.0, consent: made here}}], reserve: 0}}
-clean: {{steps: [unicode, length, exact_duplicates, decontamination]}}
-train: {{max_examples: 64, min_new_examples: 0, start: base}}
-evaluate: {{examples: 12, generate: 2, max_new_tokens: 4, corrections: 2, suites: [], embedder: ""}}
-"""
 PARSE = """
 import importlib, sys, time
 from pathlib import Path
@@ -100,12 +90,9 @@ def main() -> int:
     """Measure; the last line is JSON. 1 when a goal is missed."""
     base = Path(tempfile.mkdtemp(prefix="flywheel-tiny-"))
     tiny.write(base)
-    records = "\n".join(json.dumps({"instruction": f"What is {a} plus {b}?", "output": f"It is {a + b}."}) for a in range(10) for b in range(12))
     parse = parsing()
     print(f"parsing every DAG file again: {parse:.2f} CPU-seconds", flush=True)
-    with stack.running(CONFIG.format(demo=json.dumps(str(REPOSITORY / "config" / "demo.yaml")), base=json.dumps(str(base))), records) as made:
-        os.environ.update({name: value for name, value in made.environment.items() if name.startswith("FLYWHEEL_")})
-        settings.cache_clear()
+    with stack.tiny(base, first_night=FIRST.isoformat()):
         api = AirflowApi()
         whole, stages = turn(api)
         print(f"a whole turn: {whole:.0f} s, its stages {stages:.0f} s", flush=True)

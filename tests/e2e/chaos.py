@@ -14,10 +14,12 @@ import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 import psycopg
 import sqlalchemy as sa
 
@@ -29,8 +31,11 @@ from flywheel.manifest import Manifest
 from flywheel.records import Example
 from flywheel.settings import REPOSITORY, settings
 from tasks import curate
+from tests.e2e.stack import heads
 
 SEED, RATERS = 20260101, 4
+SERVICES_KILLED = ("postgres", "mlflow", "serving", "airflow-api", "airflow-scheduler", "airflow-dags", "airflow-triggerer")
+STAGES_KILLED = ("tasks.curate", "tasks.train")
 CURATION = """
 import itertools, random, sys, time
 from flywheel import config, stage
@@ -123,6 +128,29 @@ class World:
         raise AssertionError(f"{name} did not come back")
 
 
+class WholeStack(World):
+    """The stack: its process manager starts again what is killed, and Airflow runs curation and the turns."""
+
+    def kill(self, name: str) -> bool:
+        """kill -9; False for a stage that does not run within half a minute."""
+        until = time.monotonic() + 30
+        while not (found := heads(self.home, name)) and time.monotonic() < until:
+            time.sleep(0.1)
+        for process in found:
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGKILL)
+        return bool(found)
+
+    def start(self, name: str) -> None:
+        """The process manager does."""
+
+    revive = start
+
+    def assessments(self) -> list[str]:
+        with postgres.connect(sa.make_url(settings().database_url), "mlflow") as mlflow:
+            return [str(name) for (name,) in mlflow.execute("select assessment_id from assessments where assessment_type = 'feedback'").fetchall()]
+
+
 def people(world: World, count: int) -> tuple[list[dict], set[str]]:
     """What will be sent, and the keys that will be withdrawn: each answer gets four records, of which the third supersedes the first."""
     ids = [uuid.uuid4().hex for _ in range(count // RATERS)]
@@ -199,6 +227,13 @@ def torment(world: World, done: threading.Event, pause: float) -> Counter:
         elif name.startswith("serving"):
             world.wait_for(name, "/healthz")
     return killed
+
+
+def watch(world: World, seen: Counter) -> None:
+    """How many trainings ran at a time, looked at again and again."""
+    while not world.over:
+        seen[len(heads(world.home, "tasks.train"))] += 1
+        time.sleep(0.5)
 
 
 def drain(world: World) -> None:

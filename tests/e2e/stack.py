@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,9 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
+
+from flywheel.settings import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("database", "mlflow", "airflow", "serving", "ui", "exporter")
+TINY = """
+extends: DEMO
+model: {base: BASE}
+ingest: {sources: [{kind: files, path: "HOME/records.jsonl", licence: CC0-1.0, consent: made here}], reserve: 0}
+clean: {steps: [unicode, length, exact_duplicates, decontamination]}
+train: {max_examples: 64, checkpoint_seconds: 1, min_new_examples: 0, start: base}
+evaluate: {examples: 12, generate: 2, max_new_tokens: 4, corrections: 2, suites: [], embedder: ""}
+curate: {min_batch: 20, debounce_seconds: 0.2}
+"""
+SUMS = "\n".join(json.dumps({"instruction": f"What is {a} plus {b}?", "output": f"It is {a + b}."}) for a in range(10) for b in range(12))
 
 
 def free_ports(count: int) -> list[int]:
@@ -45,7 +59,23 @@ class Stack:
 
 
 @contextmanager
-def running(config: str, records: str) -> Iterator[Stack]:
+def tiny(base: Path, **variables: str) -> Iterator[Stack]:
+    """A stack whose turns take a minute, with this model (`tests.tiny`); its settings are this process's, too, meanwhile.
+
+    `variables` are settings of its own, e.g. `first_night`.
+    """
+    config = TINY.replace("DEMO", json.dumps(str(ROOT / "config" / "demo.yaml"))).replace("BASE", json.dumps(str(base)))
+    with running(config, SUMS, **variables) as made, pytest.MonkeyPatch.context() as patch:
+        for name, value in made.environment.items():
+            if name.startswith("FLYWHEEL_"):
+                patch.setenv(name, value)
+        settings.cache_clear()
+        yield made
+    settings.cache_clear()
+
+
+@contextmanager
+def running(config: str, records: str, **variables: str) -> Iterator[Stack]:
     """A stack with this config, in which HOME stands for its home, that is up.
 
     In a folder with a space in its path, and not below pytest's: another session of it locks PostgreSQL's user out of there.
@@ -59,6 +89,7 @@ def running(config: str, records: str) -> Iterator[Stack]:
     environment = {**os.environ, "FLYWHEEL_HOME": str(home), "PYTHONPATH": str(ROOT)}
     environment["FLYWHEEL_DATABASE_URL"] = f"postgresql+psycopg://flywheel@127.0.0.1:{ports['database']}/flywheel"
     environment.update({f"FLYWHEEL_{n.upper()}_URL": f"http://127.0.0.1:{ports[n]}" for n in SERVICES[1:]})
+    environment.update({f"FLYWHEEL_{name.upper()}": value for name, value in variables.items()})
     stack = Stack(home, environment)
     try:
         stack.flywheel("up")
