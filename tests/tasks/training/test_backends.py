@@ -53,7 +53,7 @@ def trained(turn, home, *changes, **variables):
 
 def needs(backend):
     if backend.startswith("zero"):
-        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed (requirements/gpu.in)")
+        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed (make gpu)")
 
 
 @pytest.mark.parametrize("backend", [pytest.param(b, marks=[] if b == "ddp" else pytest.mark.slow) for b in TOGETHER])
