@@ -38,7 +38,8 @@ ingest: {sources: [{kind: files, path: 's3://flywheel/records.jsonl', licence: C
 clean: {steps: [unicode, length, exact_duplicates, decontamination]}
 train: {learning_rate: 0.01, rank: 8, threads: 1, epochs: 2, start: base, min_new_examples: 0, checkpoint_seconds: 2}
 evaluate: {examples: 60, generate: 6, max_new_tokens: 8, suites: [], embedder: ''}
-gate: {general_margin: 10, slice_margin: 10, parity: 1}
+gate: {general_margin: 10, slice_margin: 10}
+parity: {tolerance: 1}
 rollout: {wait_seconds: 0}
 """
 ENDED = ("success", "failed")

@@ -47,6 +47,16 @@ def test_dag_files_need_nothing_of_ml_and_are_the_same_for_both_launchers(launch
         assert float(seconds) < 2.0  # CPU-seconds, not wall time
 
 
+@pytest.mark.parametrize("launcher", ["local", "kubernetes"])
+def test_what_each_task_would_import_is_there_before_its_process_is_forked(launcher, tmp_path):
+    names = "airflow.providers.cncf.kubernetes.operators.pod", "airflow.providers.cncf.kubernetes.triggers.pod", "kubernetes.client"
+    code = f"import sys, airflow.settings; airflow.settings.initialize(); print([name in sys.modules for name in {names}], 'dags' in sys.modules)"
+    environment = {**os.environ, "FLYWHEEL_LAUNCHER": launcher, "FLYWHEEL_HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY), "AIRFLOW_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == f"{[launcher == 'kubernetes'] * 3} False"
+
+
 def test_every_dag_can_be_read_and_explains_itself(home):
     from dags import (
         changes_dag,
