@@ -31,7 +31,7 @@ class PromotionApproval(ApprovalOperator):
             "doc_md": explain.of("approve"),
             "on_failure_callback": tell_failure,
             **options,
-            "params": {**(options.get("params") or {}), "comment": comment},
+            "params": {"comment": comment},  # and not the DAG's, which Airflow passes on: its form would ask for them again
         }
         unanswered = self.APPROVE if settings().approval_timeout == "approve" else self.REJECT
         super().__init__(

@@ -40,6 +40,13 @@ def test_nobody_is_asked_when_the_policy_does_not_want_it(asked):
     assert execute("not needed") is None and execute("needed", rollout="no") is None and not seen
 
 
+def test_the_form_asks_for_a_comment_and_for_nothing_else(home):
+    from dags import flywheel_dag
+
+    (comment,) = flywheel_dag.dag.get_task("approve").serialized_params.items()
+    assert comment[0] == "comment" and "null" in comment[1]["schema"]["type"]
+
+
 def test_a_person_sees_the_verdict_and_the_report_and_is_recorded(asked, monkeypatch):
     execute, operator, seen = asked
     told = []
