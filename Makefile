@@ -182,8 +182,9 @@ apply: ## Apply exactly that plan
 	$(TERRAFORM) apply -input=false $(ENVIRONMENT).tfplan
 
 .PHONY: screenshots
-screenshots: install ## Pictures of every page of the running stack, for docs/ui.md
+screenshots: install ## Pictures of every page of the running stack, and of Airflow's, for the handbook
 	@$(ML) -m tests.ui.screens
+	@$(ML) -m tests.ui.airflow
 
 .PHONY: bench
 bench: install ## Measure beside a peer; the last line is JSON [NAME=dag_import]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -15,9 +14,9 @@ from tests.e2e.chaos import SERVICES_KILLED, STAGES_KILLED, WholeStack
 
 
 @pytest.fixture(scope="module")
-def laptop(tiny_model):
-    """The stack; its first night was forty days ago."""
-    with stack.tiny(tiny_model, first_night=f"{datetime.now(UTC) - timedelta(days=40):%Y-%m-%d}") as made:
+def laptop(request, tiny_model):
+    """The stack; a module that needs nights says so with FIRST_NIGHT."""
+    with stack.tiny(tiny_model, first_night=getattr(request.module, "FIRST_NIGHT", "")) as made:
         yield made
 
 

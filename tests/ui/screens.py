@@ -100,11 +100,11 @@ def shoot(browser: Browser, addresses: dict[str, str], folder: Path) -> None:
         page.context.close()
 
 
-def shrink(folder: Path) -> None:
+def shrink(folder: Path, names: str = "*.png") -> None:
     """128 colours are enough for a page of text, and a third of the size."""
     from PIL import Image
 
-    for path in folder.glob("*.png"):
+    for path in folder.glob(names):
         Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
