@@ -220,7 +220,7 @@ def test_each_death_has_its_documented_effect_and_no_other(world):
     assert len(keys) == len(set(keys)) and people.acknowledged <= set(keys) and people.answered <= ids
     print(f"{len(people.answered)} answers and {len(people.acknowledged)} feedback records were acknowledged; the ledger has each")
     world.wait_for("mlflow", "/health")
-    until = time.monotonic() + 300
+    until = time.monotonic() + 1500  # thousands of records, one after another
     while time.monotonic() < until:
         with ledger.transaction() as db:
             owed = db.execute(sa.select(sa.func.count()).where(feedback.c.logged.is_(None))).scalar_one()
