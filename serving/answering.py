@@ -110,7 +110,7 @@ class Answerer:
 
     async def stream(self, question: Question, answer: Answer) -> AsyncGenerator[Piece, None]:
         """The pieces of the answer of `answer.version`, which fills `answer` too. Ends in TransientError when it takes too long."""
-        began, stage = time.monotonic(), outcomes.arm(self.pool.desired, answer.version) if question.compared else ""
+        began, side = time.monotonic(), outcomes.side_of(self.pool.desired, answer.version) if question.compared else None
         try:
             async with asyncio.timeout(serving().request_seconds), aclosing(self._pieces(question, answer, began)) as pieces:
                 async for piece in pieces:
@@ -123,28 +123,28 @@ class Answerer:
                         )  # before the end is given
                     yield piece
         except TimeoutError:
-            outcomes.add(stage, answer.version, time.monotonic() - began, failed=True)
+            outcomes.add(side, answer.version, time.monotonic() - began, failed=True)
             raise Busy(f"the answer took more than {serving().request_seconds:g} s", status=503, retry_after=self.admission.seconds) from None
         except (Busy, ContractError):
             raise
         except (FlywheelError, RuntimeError):
-            outcomes.add(stage, answer.version, time.monotonic() - began, failed=True)
+            outcomes.add(side, answer.version, time.monotonic() - began, failed=True)
             raise
-        self._told(question, answer, stage)
+        self._told(question, answer, side)
 
-    def _told(self, question: Question, answer: Answer, stage: str) -> None:
+    def _told(self, question: Question, answer: Answer, side: outcomes.Side | None) -> None:
         ANSWERS.labels(answer.version).inc()
         TOKENS.labels("prompt").inc(answer.prompt_tokens)
         TOKENS.labels("answer").inc(answer.answer_tokens)
         outcomes.keep(asyncio.create_task(self.limits.spend(question.caller, answer.prompt_tokens + answer.answer_tokens)))
         if not answer.cached:
-            outcomes.add(stage, answer.version, answer.seconds, answer.text, answer.answer_tokens)
+            outcomes.add(side, answer.version, answer.seconds, answer.text, answer.answer_tokens)
         log_answer(question.text, answer)
         desired = self.pool.desired
         if desired.live and desired.stage == "shadow" and answer.version == self.pool.champion and not self.admission.waiting:
-            outcomes.keep(asyncio.create_task(self._shadow(question, desired.challenger_name)))
+            outcomes.keep(asyncio.create_task(self._shadow(question, desired.challenger_name, outcomes.side_of(desired, desired.challenger_name))))
 
-    async def _shadow(self, question: Question, version: str) -> None:
+    async def _shadow(self, question: Question, version: str, side: outcomes.Side | None) -> None:
         """The same question to the challenger, for the comparison only: nobody sees it, and it is not stored."""
         began, text, count = time.monotonic(), "", 0
         if version not in self.pool.versions():
@@ -158,9 +158,9 @@ class Answerer:
         except Busy:
             return
         except Exception:
-            outcomes.add("challenger", version, time.monotonic() - began, failed=True)
+            outcomes.add(side, version, time.monotonic() - began, failed=True)
             return
-        outcomes.add("challenger", version, time.monotonic() - began, text, count)
+        outcomes.add(side, version, time.monotonic() - began, text, count)
 
     async def _pieces(self, question: Question, answer: Answer, began: float) -> AsyncGenerator[Piece, None]:
         """What is settled; or from the cache, or the engine."""

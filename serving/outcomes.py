@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 from flywheel import ledger
 from flywheel.ledger import Outcome
+from flywheel.ledger.outcomes import Arm
 from flywheel.refusals import refuses
 from flywheel.registry import Desired
 
@@ -18,18 +19,24 @@ _gathered: deque[Outcome] = deque(maxlen=10_000)  # with the database away the o
 _tasks: set[asyncio.Task[Any]] = set()
 
 
-def arm(desired: Desired, version: str) -> str:
-    """On which side of the rollout that goes on a version's answer counts, as `3 challenger`; empty without a rollout."""
-    if not desired.live:
-        return ""
-    return f"{desired.challenger} {'challenger' if version == desired.challenger_name else 'champion'}"
+class Side(NamedTuple):
+    """Where an answer counts: the rollout, by its challenger's number, and for whom."""
+
+    rollout: int
+    arm: Arm
 
 
-def add(side: str, version: str, seconds: float, text: str = "", tokens: int = 0, failed: bool = False) -> None:
-    """Note one answer; `side` is what `arm` said."""
+def side_of(desired: Desired, version: str) -> Side | None:
+    """On which side of the rollout that goes on a version's answer counts; None without a rollout."""
+    if not desired.live or desired.challenger is None:
+        return None
+    return Side(desired.challenger, "challenger" if version == desired.challenger_name else "champion")
+
+
+def add(side: Side | None, version: str, seconds: float, text: str = "", tokens: int = 0, failed: bool = False) -> None:
+    """Note one answer; `side` is what `side_of` said when it began."""
     if side:
-        rollout, name = side.split()
-        _gathered.append(Outcome(int(rollout), name, version, seconds, tokens, failed, refuses(text)))  # type: ignore[arg-type]
+        _gathered.append(Outcome(side.rollout, side.arm, version, seconds, tokens, failed, refuses(text)))
 
 
 def keep(task: asyncio.Task[Any]) -> None:
