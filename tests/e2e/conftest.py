@@ -46,9 +46,10 @@ def run(airflow):
 
 
 @pytest.fixture
-def whole_stack(tiny_model):
+def whole_stack(tiny_model, request):
+    failed = request.session.testsfailed
     with stack.tiny(tiny_model) as made:
         ports = {"serving": port(settings().serving_url), "mlflow": port(settings().mlflow_url)}
         world = WholeStack(made.home, ports, made.environment, dict.fromkeys((*SERVICES_KILLED, *STAGES_KILLED)), STAGES_KILLED)
         yield world
-        world.over = True
+        world.over, made.keep = True, request.session.testsfailed > failed

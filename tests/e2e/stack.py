@@ -50,6 +50,7 @@ class Stack:
 
     home: Path
     environment: dict[str, str]
+    keep: bool = False  # its home, once it is down: a test failed, and the logs are there
 
     def flywheel(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "flywheel", *arguments]
@@ -97,7 +98,8 @@ def running(config: str, records: str, **variables: str) -> Iterator[Stack]:
     finally:
         stack.flywheel("down", check=False)
     assert not processes(home), processes(home)
-    shutil.rmtree(home)  # kept when a test failed: its logs are there
+    if not stack.keep:
+        shutil.rmtree(home)
 
 
 def processes(home: Path) -> list[tuple[psutil.Process, str, list[str]]]:
