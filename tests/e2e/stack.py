@@ -29,7 +29,7 @@ ingest: {sources: [{kind: files, path: "HOME/records.jsonl", licence: CC0-1.0, c
 clean: {steps: [unicode, length, exact_duplicates, decontamination]}
 train: {max_examples: 64, checkpoint_seconds: 1, min_new_examples: 0, start: base}
 evaluate: {examples: 12, generate: 2, max_new_tokens: 4, corrections: 2, suites: [], embedder: ""}
-curate: {min_batch: 20, debounce_seconds: 0.2}
+curate: {min_batch: 20, debounce_seconds: 0.2, rules: [{step: corrections, pairs: false}]}  # what becomes of each record is then known
 """
 SUMS = "\n".join(json.dumps({"instruction": f"What is {a} plus {b}?", "output": f"It is {a + b}."}) for a in range(10) for b in range(12))
 
