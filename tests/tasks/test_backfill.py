@@ -1,9 +1,17 @@
-"""Thirty nights turn, with promotions; backfilled later, without any cache, each comes to the same verdict.  make test-slow"""
+"""Thirty nights turn, with promotions; backfilled later, without any cache, killed in the middle and begun again, each comes to the same data and verdict.
+
+make test-slow        (NIGHTS=10 in its environment makes them fewer)
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import random
 import shutil
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,14 +19,25 @@ import pytest
 from flywheel import manifest, registry, store
 from flywheel.ledger import BATCHES
 from flywheel.records import Example, example_id
-from flywheel.settings import settings
+from flywheel.settings import REPOSITORY, settings
 from tasks import clean, dataset, evaluate, gate, ingest, parity, register, rollout, tokenize, train
 from tests.tasks.conftest import rows
 
 pytestmark = pytest.mark.slow
-NIGHTS, A_NIGHT = 30, 12
+NIGHTS, A_NIGHT = int(os.environ.get("NIGHTS", "30")), 12
 FIRST = datetime(2026, 1, 1, 2, tzinfo=UTC)
 TURN = (ingest, clean, tokenize, train, dataset, parity, evaluate, gate, register, rollout)
+DATA = ("ingest", "clean", "tokenize")
+BACKFILL = """
+import json, sys
+from importlib import import_module
+from flywheel import config, stage
+conf, nights, stages = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3].split()
+for folder, changes in nights.items():
+    for name in stages:
+        stage.execute(import_module(name).STAGE, config.load(conf, changes), folder)
+    print(folder, flush=True)
+"""
 
 
 def feedback_of(night: int, texts: list[dict[str, str]], home) -> None:
@@ -43,7 +62,26 @@ def verdict(run: str) -> dict:
     return json.loads(manifest.read_for(run, "gate").outputs["verdict"].fetch(settings().home / "cache").read_text())
 
 
-def test_a_backfill_of_30_nights_reproduces_every_verdict(wheel, home):
+def data(run: str) -> dict:
+    """What the night learned from, by hash."""
+    return {f"{name}.{output}": a.sha256 for name in DATA for output, a in manifest.read_for(run, name).outputs.items()}
+
+
+def backfill(conf: str, nights: dict[str, list[str]], kill_after: int | None) -> int:
+    """In a process of its own; killed somewhere in the night after so many. How many nights it came through."""
+    command = [sys.executable, "-c", BACKFILL, conf, json.dumps(nights), " ".join(module.__name__ for module in TURN)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, text=True)
+    done = 0
+    for _ in process.stdout:
+        done += 1
+        if done == kill_after:
+            time.sleep(random.Random(done).uniform(0.5, 3))
+            process.kill()
+    assert process.wait() == (-9 if kill_after else 0)
+    return done
+
+
+def test_a_backfill_of_thirty_nights_reproduces_data_and_verdicts_also_after_a_crash(wheel, home):
     texts = rows(240 + NIGHTS * A_NIGHT, 3)
     (home / "records.jsonl").write_text("".join(json.dumps(t) + "\n" for t in texts[:240]))
     for night in range(1, NIGHTS + 1):
@@ -51,15 +89,20 @@ def test_a_backfill_of_30_nights_reproduces_every_verdict(wheel, home):
     ends = [f'ingest.interval_end="{(FIRST + timedelta(days=night)).isoformat()}"' for night in range(NIGHTS)]
     # Small steps, so that some nights win and some do not.
     changes = ("train.learning_rate=0.003", "train.epochs=1", "train.max_examples=60")
-    lived = [verdict(wheel(f"night_{night}", end, *changes, stages=TURN)) for night, end in enumerate(ends)]
+    runs = [wheel(f"night_{night}", end, *changes, stages=TURN) for night, end in enumerate(ends)]
+    lived = [(data(run), verdict(run)) for run in runs]
     champion = registry.alias("champion")
-    kinds = [v["verdict"] for v in lived]
+    kinds = [v["verdict"] for _, v in lived]
     print("\n" + " ".join(kinds))
     assert {"promote", "hold"} <= set(kinds)
     shutil.rmtree(home / "store" / "cache")
     shutil.rmtree(home / "cache", ignore_errors=True)
-    again = [verdict(wheel(f"backfill_{night}", end, *changes, "rollout.enabled=false", stages=TURN)) for night, end in enumerate(ends)]
+    nights = {f"{settings().store}/runs/t/backfill_{night}": [end, *changes, "rollout.enabled=false"] for night, end in enumerate(ends)}
+    cut = backfill(str(home / "c.yaml"), nights, NIGHTS // 2)
+    assert NIGHTS // 2 <= cut < NIGHTS
+    assert backfill(str(home / "c.yaml"), nights, None) == NIGHTS  # the same command again: what is done is found
+    again = [(data(run), verdict(run)) for run in nights]
     same = sum(a == b for a, b in zip(lived, again, strict=True))
-    print(f"{same} of {NIGHTS} verdicts reproduced, figure by figure")
-    assert [v["verdict"] for v in again] == kinds and same == NIGHTS
+    print(f"killed after {cut} nights; {same} of {NIGHTS} reproduced, the data by hash and the verdicts figure by figure")
+    assert [v["verdict"] for _, v in again] == kinds and same == NIGHTS
     assert registry.alias("champion") == champion
