@@ -200,7 +200,8 @@ async def written(port: int, questions: list[str]) -> int:
         connection = await Connection().open(port)
         for question in queue:
             body = json.dumps({"instruction": question, "max_new_tokens": TOKENS}).encode()
-            tokens += json.loads(await connection.post("/v1/generate", body))["answer_tokens"]
+            made = json.loads(await connection.post("/v1/generate", body))["answer_tokens"]
+            tokens += made  # not in one line: it would add to what the sum was before the wait
 
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
     return tokens
