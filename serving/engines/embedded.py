@@ -10,6 +10,7 @@ import asyncio
 import json
 import queue
 import threading
+import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from serving.settings import serving
 
 BATCH = Histogram("flywheel_batch_size", "Requests decoded together", buckets=(1, 2, 4, 8, 16, 32, 64))
 BLOCK = 32  # tokens a block of the key-value cache, on a CPU
+BREATH = 0.002  # seconds in which the event loop sends a first token: a step of the pipeline keeps the interpreter, and would hold it back until its end
 COLDEST = 1e-4  # a lower temperature is greedy: single precision would make it 0, or the scores infinite
 
 
@@ -51,6 +53,7 @@ class Job:
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
     cancelled: bool = False
     handle: Any = None
+    begun: bool = False  # whether its first token has been told
 
 
 def pipeline(wanted: Wanted) -> Any:
@@ -161,7 +164,12 @@ class EmbeddedModel:
                     job.handle = self._add(job.ids, job.decoding)
                 BATCH.observe(len(jobs))
                 self._pipeline.step()
-                _tell([(job, event) for job in jobs for event in _read(job)])
+                told = [(job, event) for job in jobs for event in _read(job)]
+                _tell(told)
+                if first := [job for job, _ in told if not job.begun]:
+                    time.sleep(BREATH)
+                    for job in first:
+                        job.begun = True
                 jobs = [job for job in jobs if not job.cancelled]
             except Exception as error:  # the thread must live: whatever a batch does wrong is those requests' answer
                 failed = TransientError(f"decoding failed ({type(error).__name__}: {error})", where=f"version {self.version}", mend="Ask again.")
