@@ -20,6 +20,7 @@ from prometheus_client import Counter, Histogram
 from flywheel import ledger
 from flywheel.errors import ContractError, FlywheelError, NotFound
 from flywheel.records import Message
+from flywheel.registry import Desired
 from flywheel.settings import settings
 from serving import outcomes, tracing
 from serving.admission import Admission, Busy
@@ -142,11 +143,12 @@ class Answerer:
         log_answer(question.text, answer)
         desired = self.pool.desired
         if desired.live and desired.stage == "shadow" and answer.version == self.pool.champion and not self.admission.waiting:
-            outcomes.keep(asyncio.create_task(self._shadow(question, desired.challenger_name, outcomes.side_of(desired, desired.challenger_name))))
+            outcomes.keep(asyncio.create_task(self._shadow(question, desired)))
 
-    async def _shadow(self, question: Question, version: str, side: outcomes.Side | None) -> None:
+    async def _shadow(self, question: Question, desired: Desired) -> None:
         """The same question to the challenger, for the comparison only: nobody sees it, and it is not stored."""
-        began, text, count = time.monotonic(), "", 0
+        began, text, count, version = time.monotonic(), "", 0, desired.challenger_name
+        side = outcomes.side_of(desired, version)
         if version not in self.pool.versions():
             return
         try:
