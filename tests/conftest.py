@@ -132,3 +132,17 @@ def tiny_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     tiny.write(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
+    from tests.ui import screens
+
+    if not screens.chromium():
+        pytest.skip("no browser is installed: apt install chromium, or set CHROMIUM to one")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        browser = screens.launch(started)
+        yield browser
+        browser.close()

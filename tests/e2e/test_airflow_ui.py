@@ -25,14 +25,6 @@ FIRST_NIGHT = NIGHTS[0]
 SECONDS = 2400
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        found = screens.launch(started)
-        yield found
-        found.close()
-
-
 @pytest.fixture
 def page(browser, airflow):
     context = browser.new_context(viewport={"width": 1280, "height": 900})

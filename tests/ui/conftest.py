@@ -87,18 +87,6 @@ def place(postgres_server, mlflow_process, tiny_model, tmp_path_factory):
     settings.cache_clear()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium."""
-    if not screens.chromium():
-        pytest.skip("no browser is installed: apt install chromium, or set CHROMIUM to one")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        browser = screens.launch(started)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(place, browser):
     """A fresh browser window."""
