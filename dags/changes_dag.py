@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable
 
-from dags.launch import note_failure, params, stage
+from dags.launch import note_failure, params, retried, stage
 from flywheel.settings import settings
 
 DOC = """
@@ -32,7 +32,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=2),
-    default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15), "execution_timeout": timedelta(hours=1)},
+    default_args=retried(execution_timeout=timedelta(hours=1)),
     params=params.config(),
     tags=["flywheel", "training"],
     on_failure_callback=note_failure,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG
 
 from dags.assets import FEEDBACK_READY
-from dags.launch import note_failure, stage
+from dags.launch import note_failure, retried, stage
 from dags.launch.sensor import SegmentSensor
 from flywheel.settings import settings
 
@@ -32,7 +32,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15)},
+    default_args=retried(),
     tags=["flywheel", "feedback"],
     on_failure_callback=note_failure,
 ) as dag:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable, TaskGroup
 
 from dags.assets import CHAMPION, DATASET, FEEDBACK_READY, MODEL_VERSION, RECORDS
-from dags.launch import explain, note_failure, params, stage
+from dags.launch import explain, note_failure, params, retried, stage
 from dags.launch.approval import PromotionApproval
 from dags.launch.telling import summed_up
 from flywheel.settings import settings
@@ -38,7 +38,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=settings().stop_hours + settings().approval_hours),
-    default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15), "execution_timeout": timedelta(hours=6)},
+    default_args=retried(execution_timeout=timedelta(hours=6)),
     params=params.turn(),
     tags=["flywheel", "training"],
     on_failure_callback=note_failure,

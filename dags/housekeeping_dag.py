@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG
 
-from dags.launch import note_failure, params, stage
+from dags.launch import note_failure, params, retried, stage
 
 DOC = """
 ### Retention
@@ -27,7 +27,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(minutes=5)},
+    default_args=retried(timedelta(minutes=5)),
     params=params.changes("housekeep.delete=false"),
     tags=["flywheel", "housekeeping"],
     on_failure_callback=note_failure,

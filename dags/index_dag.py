@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronDataIntervalTimetable
 
 from dags.assets import RECORDS
-from dags.launch import note_failure, params, stage
+from dags.launch import note_failure, params, retried, stage
 from flywheel.settings import settings
 
 DOC = """
@@ -32,7 +32,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=12),
-    default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15), "execution_timeout": timedelta(hours=6)},
+    default_args=retried(execution_timeout=timedelta(hours=6)),
     params={**params.config(), **params.changes("index.characters=600")},
     tags=["flywheel", "context"],
     on_failure_callback=note_failure,

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG, Param
 
-from dags.launch import note_failure, stage
+from dags.launch import note_failure, retried, stage
 
 DOC = """
 ### By hand, with a name and a reason
@@ -28,7 +28,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15), "execution_timeout": timedelta(minutes=10)},
+    default_args=retried(execution_timeout=timedelta(minutes=10)),
     params={
         "operate.verb": Param(
             "pause", enum=["promote", "retire", "pause", "resume", "forget"], title="What", description="The table above says what each does"

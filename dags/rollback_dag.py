@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG
 
-from dags.launch import note_failure, params, stage
+from dags.launch import note_failure, params, retried, stage
 
 DOC = """
 ### Back to an earlier version
@@ -26,7 +26,7 @@ with DAG(
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15), "execution_timeout": timedelta(minutes=10)},
+    default_args=retried(execution_timeout=timedelta(minutes=10)),
     params=params.changes("rollback.to=3, or rollback.reason=it is rude"),
     tags=["flywheel", "serving"],
     on_failure_callback=note_failure,

@@ -5,7 +5,7 @@ from typing import Any
 
 from airflow.sdk import DAG, TriggerRule, task, task_group
 
-from dags.launch import note_failure, params, stage, tell_failure
+from dags.launch import note_failure, params, retried, stage, tell_failure
 from flywheel.settings import REPOSITORY, settings
 
 DOC = """
@@ -30,7 +30,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=24),
-    default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(seconds=15), "execution_timeout": timedelta(hours=6)},
+    default_args=retried(execution_timeout=timedelta(hours=6)),
     params={**params.config(), **params.changes("search.trials=4")},
     tags=["flywheel", "training"],
     on_failure_callback=note_failure,

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG
 
-from dags.launch import note_failure, tell_failure
+from dags.launch import note_failure, retried, tell_failure
 from dags.launch.watching import Watch
 
 DOC = """
@@ -32,7 +32,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(minutes=30),
-    default_args={"owner": "ml-platform", "retries": 2, "retry_delay": timedelta(minutes=1), "execution_timeout": timedelta(minutes=5)},
+    default_args=retried(timedelta(minutes=1), execution_timeout=timedelta(minutes=5)),
     tags=["flywheel", "housekeeping"],
     on_failure_callback=note_failure,
 ) as dag:

@@ -6,12 +6,18 @@ The DAG files do not know which: `local` is a subprocess of the stages' environm
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from flywheel.settings import settings
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
+
+
+def retried(delay: timedelta = timedelta(seconds=15), **options: Any) -> dict[str, Any]:
+    """`default_args` of every DAG: whose it is, and that what may pass is tried twice more."""
+    return {"owner": "ml-platform", "retries": 2, "retry_delay": delay, **options}
 
 
 def stage(name: str, **options: Any) -> BaseOperator:
