@@ -112,7 +112,7 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
         "API__SECRET_KEY": secret(settings.home, "airflow-api"),
         "API_AUTH__JWT_SECRET": secret(settings.home, "airflow-jwt"),
         "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
-        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "120",  # a changed file is seen at once; 30 costs a tenth of a core
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "120",  # a changed file is read at the next look all the same; 30 costs a tenth of a core
         "DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "120",
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",  # a killed scheduler's tasks are retried within a minute or so, not five
