@@ -64,7 +64,7 @@ def postgres_server():
 
 @pytest.fixture
 def database(postgres_server, home, monkeypatch):
-    """An empty database of our own on it."""
+    """An empty database of our own on it, dropped afterwards: hundreds of them, 8 MB and more each, once filled a disk."""
     from flywheel.laptop import postgres
 
     name = f"test_{uuid.uuid4().hex[:12]}"
@@ -73,7 +73,9 @@ def database(postgres_server, home, monkeypatch):
     url = postgres_server.set(database=name).render_as_string(hide_password=False)
     monkeypatch.setenv("FLYWHEEL_DATABASE_URL", url)
     settings.cache_clear()
-    return url
+    yield url
+    with postgres.connect(postgres_server, "postgres") as db:
+        db.execute(f"drop database if exists {name} with (force)")
 
 
 @pytest.fixture
