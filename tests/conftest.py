@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -62,20 +64,28 @@ def postgres_server():
     shutil.rmtree(folder)
 
 
-@pytest.fixture
-def database(postgres_server, home, monkeypatch):
-    """An empty database of our own on it, dropped afterwards: hundreds of them, 8 MB and more each, once filled a disk."""
+@contextmanager
+def empty_database(server: sa.URL) -> Iterator[str]:
+    """Its address; dropped at the end, for a run of all tests makes hundreds, of 8 MB and more each."""
     from flywheel.laptop import postgres
 
     name = f"test_{uuid.uuid4().hex[:12]}"
-    with postgres.connect(postgres_server, "postgres") as db:
+    with postgres.connect(server, "postgres") as db:
         db.execute(f"create database {name}")
-    url = postgres_server.set(database=name).render_as_string(hide_password=False)
-    monkeypatch.setenv("FLYWHEEL_DATABASE_URL", url)
-    settings.cache_clear()
-    yield url
-    with postgres.connect(postgres_server, "postgres") as db:
-        db.execute(f"drop database if exists {name} with (force)")
+    try:
+        yield server.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with postgres.connect(server, "postgres") as db:
+            db.execute(f"drop database if exists {name} with (force)")
+
+
+@pytest.fixture
+def database(postgres_server, home, monkeypatch):
+    """An empty database of our own on it."""
+    with empty_database(postgres_server) as url:
+        monkeypatch.setenv("FLYWHEEL_DATABASE_URL", url)
+        settings.cache_clear()
+        yield url
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from flywheel.settings import REPOSITORY, settings
-from tests.conftest import free_port
+from tests.conftest import empty_database, free_port
 from tests.ui import screens
 from tests.ui.identity import Identity
 
@@ -61,16 +61,11 @@ class Place:
 @pytest.fixture(scope="module")
 def place(postgres_server, mlflow_process, tiny_model, tmp_path_factory):
     """A whole small installation for one module of tests."""
-    from flywheel.laptop import postgres
-
     folder = tmp_path_factory.mktemp("place")
     (folder / "config.yaml").write_text(f"model: {{base: '{tiny_model}'}}\ningest: {{sources: [{{kind: docs, licence: x, consent: y}}]}}")
-    database = f"page_{uuid.uuid4().hex[:12]}"
-    with postgres.connect(postgres_server, "postgres") as db:
-        db.execute(f"create database {database}")
-    with pytest.MonkeyPatch.context() as patch:
+    with empty_database(postgres_server) as database, pytest.MonkeyPatch.context() as patch:
         for name, value in {
-            "HOME": folder, "CONFIG": folder / "config.yaml", "DATABASE_URL": postgres_server.set(database=database).render_as_string(hide_password=False),
+            "HOME": folder, "CONFIG": folder / "config.yaml", "DATABASE_URL": database,
             "MLFLOW_URL": mlflow_process, "MODEL_NAME": f"model-{uuid.uuid4().hex[:12]}", "SERVING_URL": f"http://127.0.0.1:{free_port()}",
             "UI_URL": f"http://127.0.0.1:{free_port()}", "SERVING_AUTH": "off",
         }.items():  # fmt: skip
