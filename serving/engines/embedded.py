@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -27,7 +28,9 @@ from serving.settings import serving
 
 BATCH = Histogram("flywheel_batch_size", "Requests decoded together", buckets=(1, 2, 4, 8, 16, 32, 64))
 BLOCK = 32  # tokens a block of the key-value cache, on a CPU
-BREATH = 0.002  # seconds in which the event loop sends a first token: a step of the pipeline keeps the interpreter, and would hold it back until its end
+# A step of the pipeline keeps the interpreter, and would hold back until its end what the event loop has to do after the one before:
+BREATH = 0.002  # seconds between two steps in which it sends first tokens, and for each answer that has ended: who got it may ask again
+TURN = 0.03  # seconds for which it may go on, once it has the interpreter
 COLDEST = 1e-4  # a lower temperature is greedy: single precision would make it 0, or the scores infinite
 
 
@@ -36,6 +39,7 @@ class Embedded:
 
     def load(self, wanted: Wanted) -> EmbeddedModel:
         """See Engine."""
+        sys.setswitchinterval(TURN)
         return EmbeddedModel(wanted)
 
 
@@ -65,7 +69,9 @@ def pipeline(wanted: Wanted) -> Any:
     scheduler.num_kv_blocks = serving().kv_tokens // BLOCK
     scheduler.max_num_seqs, scheduler.max_num_batched_tokens = serving().max_batch, 512
     scheduler.dynamic_split_fuse = scheduler.enable_prefix_caching = True
-    options: dict[str, Any] = {"INFERENCE_NUM_THREADS": serving().threads} if serving().threads else {}
+    options: dict[str, Any] = {"ENABLE_CPU_PINNING": False}  # pinned, its threads wait for their core while the gateway's use it
+    if serving().threads:
+        options["INFERENCE_NUM_THREADS"] = serving().threads
     if wanted.adapter:
         options["adapters"] = _adapter(wanted)
     return genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", options)
@@ -166,11 +172,11 @@ class EmbeddedModel:
                 self._pipeline.step()
                 told = [(job, event) for job in jobs for event in _read(job)]
                 _tell(told)
-                if first := [job for job, _ in told if not job.begun]:
-                    time.sleep(BREATH)
-                    for job in first:
-                        job.begun = True
-                jobs = [job for job in jobs if not job.cancelled]
+                first, going = [job for job, _ in told if not job.begun], [job for job in jobs if not job.cancelled]
+                for job in first:
+                    job.begun = True
+                time.sleep(BREATH * (bool(first) + len(jobs) - len(going)))
+                jobs = going
             except Exception as error:  # the thread must live: whatever a batch does wrong is those requests' answer
                 failed = TransientError(f"decoding failed ({type(error).__name__}: {error})", where=f"version {self.version}", mend="Ask again.")
                 for job in jobs:
