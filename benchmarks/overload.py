@@ -27,6 +27,7 @@ from serving.auth import new_key
 from serving.settings import serving
 
 MINUTES, TENANTS, FIRST = float(os.environ.get("MINUTES", "10")), 4, 48
+LOST = 0  # the status of a request that was cut off
 
 
 def body(number: int) -> bytes:
@@ -58,9 +59,14 @@ async def flood(port: int, keys: list[str], rate: float, server: psutil.Process)
 
     async def one(number: int, told: Counter[int], admitted: list[float]) -> None:
         tenant = number % TENANTS
+        free[tenant] = [connection for connection in free[tenant] if not connection.reader.at_eof()]  # one that is idle for long is closed
         connection = free[tenant].pop() if free[tenant] else await Connection().open(port, keys[tenant])
         began = time.perf_counter()
-        status, _ = await connection.call("/v1/generate", body(number))
+        try:
+            status, _ = await connection.call("/v1/generate", body(number))
+        except (OSError, asyncio.IncompleteReadError):
+            told[LOST] += 1
+            return
         told[status] += 1
         if status == 200:
             admitted.append(time.perf_counter() - began)

@@ -2,7 +2,8 @@
 
 Answers: SmolLM2-135M, 64 new tokens, greedy, 1 and 16 clients, no answer cache: the service on its embedded engine; the peer is what most
 write first, a transformers `pipeline` called in an async handler. Engine: the same engine with nothing around it (`benchmarks.bare`), in
-turns with the service: tokens a second with 16 clients, and the first token with one. Gateway: the service with an engine that answers at
+turns with the service: tokens a second with 16 clients, and the first token with one; in several pairs of processes, for each process has a
+speed of its own. Gateway: the service with an engine that answers at
 once, with keys, rate limits, metrics, a real PostgreSQL, and one feedback for every tenth answer, at 300 requests a second; then as many as
 it can, beside LiteLLM with an answer of its own: LITELLM=/folder/bin/litellm, from an environment with `litellm[proxy]`.
 On a busy machine CPU-seconds say more than wall time.
@@ -36,7 +37,7 @@ from flywheel.settings import REPOSITORY, settings
 from serving.auth import new_key
 
 TOKENS, CLIENTS, ASKED, RATE, SECONDS = 64, 16, 32, 300, 10
-ROUNDS, FIRSTS, MOST = 5, 12, 1500  # turns of service and engine, first tokens in each, requests to each gateway
+PAIRS, ROUNDS, FIRSTS, MOST = 4, 2, 6, 1500  # services and engines, turns of each pair, first tokens in each, requests to each gateway
 Start = Callable[[str, dict[str, str]], AbstractContextManager[tuple[str, psutil.Process]]]
 QUESTIONS = [f"What does the Python function number {n} do?" for n in range(ASKED)]
 peer = FastAPI()
@@ -207,13 +208,11 @@ async def written(port: int, questions: list[str]) -> int:
     return tokens
 
 
-def beside_engine(url: str, server: psutil.Process, base: Path) -> dict[str, float]:
-    """The service's tokens a second as a share of the bare engine's, and how much later its first token is; medians over turns."""
+def beside_engine(url: str, server: psutil.Process, base: Path) -> list[tuple[float, float, float]]:
+    """Turns with the bare engine: the service's tokens a second and a CPU-second as shares of its, and how many milliseconds later its first token is."""
     bare = subprocess.Popen([sys.executable, "-m", "benchmarks.bare", str(base)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
     assert bare.stdin and bare.stdout
-    shares: list[float] = []
-    by_cpu: list[float] = []
-    later: list[float] = []
+    found: list[tuple[float, float, float]] = []
 
     def engine(questions: list[str], clients: int) -> dict[str, float]:
         print(json.dumps({"questions": questions, "clients": clients, "tokens": TOKENS}), file=bare.stdin, flush=True)
@@ -229,9 +228,8 @@ def beside_engine(url: str, server: psutil.Process, base: Path) -> dict[str, flo
             seconds, used = time.perf_counter() - began, cpu(server) - before
             first = float(np.median([asyncio.run(first_token(port_of(url), question)) for question in questions[:FIRSTS]])) * 1000
             if turn >= 0:
-                shares.append(tokens / seconds / (alone["tokens"] / alone["seconds"]))
-                by_cpu.append(tokens / used / (alone["tokens"] / alone["cpu_seconds"]))
-                later.append(first - one["first_ms"])
+                shares = tokens / seconds / (alone["tokens"] / alone["seconds"]), tokens / used / (alone["tokens"] / alone["cpu_seconds"])
+                found.append((*shares, first - one["first_ms"]))
             print(
                 f"engine: {alone['tokens'] / alone['seconds']:.0f} tokens/s, ours {tokens / seconds:.0f}; first {one['first_ms']:.1f} ms, ours {first:.1f}",
                 flush=True,
@@ -239,8 +237,7 @@ def beside_engine(url: str, server: psutil.Process, base: Path) -> dict[str, flo
     finally:
         bare.kill()
         bare.wait()
-    found = {"tokens_a_second": np.median(shares), "tokens_a_cpu_second": np.median(by_cpu), "first_token_later_ms": np.median(later)}
-    return {key: round(float(value), 3) for key, value in found.items()}
+    return found
 
 
 @contextmanager
@@ -280,10 +277,16 @@ def main() -> int:
         print(f"gateway: {own}", flush=True)
         litellm = proxy(folder)
         print(f"LiteLLM's proxy: {litellm or 'not installed'}", flush=True)
-        with start("benchmarks.standing:app", {"FLYWHEEL_SERVING_CACHE_ANSWERS": "0", "FLYWHEEL_SERVING_RATE_LIMITS": "{}"}) as (url, server):
+        standing = {"FLYWHEEL_SERVING_CACHE_ANSWERS": "0", "FLYWHEEL_SERVING_RATE_LIMITS": "{}"}
+        with start("benchmarks.standing:app", standing) as (url, server):
             ours = {clients: answers(url, server, clients, count) for clients, count in ((1, 6), (CLIENTS, ASKED))}
             print(f"ours: {ours}", flush=True)
-            engine = beside_engine(url, server, base)
+        turns: list[tuple[float, float, float]] = []
+        for _ in range(PAIRS):
+            with start("benchmarks.standing:app", standing) as (url, server):
+                turns += beside_engine(url, server, base)
+        medians = np.median(turns, axis=0).round(3).tolist()
+        engine = dict(zip(("tokens_a_second", "tokens_a_cpu_second", "first_token_later_ms"), medians, strict=True))
         print(f"beside the bare engine: {engine}", flush=True)
         with start("benchmarks.serve:peer", {"PEER_MODEL": str(base)}) as (url, server):
             theirs = {clients: answers(url, server, clients, count) for clients, count in ((1, 4), (CLIENTS, 16))}
