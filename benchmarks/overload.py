@@ -59,7 +59,6 @@ async def flood(port: int, keys: list[str], rate: float, server: psutil.Process)
 
     async def one(number: int, told: Counter[int], admitted: list[float]) -> None:
         tenant = number % TENANTS
-        free[tenant] = [connection for connection in free[tenant] if not connection.reader.at_eof()]  # one that is idle for long is closed
         connection = free[tenant].pop() if free[tenant] else await Connection().open(port, keys[tenant])
         began = time.perf_counter()
         try:

@@ -1,8 +1,9 @@
 """Who may decode now: at most `max_batch` at once, a bounded queue for the rest, and turns between tenants rather than between requests.
 
 The queue is as long as `queue_seconds` of work, so that who is let in is answered as soon under a flood as in a rush. A full one refuses at
-once, with the time after which another try has a chance. A tenant that fills half of the queue is told to slow down (429) so that the other
-half is there for the others; when all of it is full everybody is (503).
+once, with the time after which another try has a chance. As tenants take turns, one whose line is longer than the others' would wait longer
+than that: a tenant's share is an equal part of the queue among those who wait, and at most half. Beyond its share it is told to slow down
+(429); when all of the queue is full everybody is (503).
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Admission:
         patience = (self.waiting + 1) / self.most * self.seconds
         if self.waiting >= room:
             raise Busy(f"{self.waiting} requests are waiting", status=503, retry_after=patience)
-        if len(line) >= max(1, room // 2) and room > 1:
+        tenants = len(self._tenants.keys() | {tenant})
+        if len(line) >= max(1, room // max(2, tenants)) and room > 1:
             raise Busy(f"{len(line)} requests of {tenant} are waiting", status=429, retry_after=patience)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tenants.setdefault(tenant, deque()).append(place)

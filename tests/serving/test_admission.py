@@ -58,6 +58,31 @@ def test_the_queue_is_as_long_as_its_wait_may_be(behaviour):
     asyncio.run(play())
 
 
+def test_no_line_is_longer_than_its_share_for_its_last_would_wait_too_long(behaviour):
+    behaviour(max_batch=1, max_queue=9)
+
+    async def play():
+        admission, order = Admission(), []
+
+        async def ask(tenant):
+            async with admission.turn(tenant):
+                order.append(tenant)
+
+        async with admission.turn("first"):
+            work = [asyncio.create_task(ask(tenant)) for tenant in "abcaa"]
+            await asyncio.sleep(0)
+            with pytest.raises(Busy) as raised:  # three tenants wait, so each has a third of nine
+                await asyncio.wait_for(ask("a"), 1)
+            assert raised.value.status == 429
+            work += [asyncio.create_task(ask("b"))]
+            await asyncio.sleep(0)
+            assert admission.waiting == 6
+        await asyncio.gather(*work)
+        assert order == list("abcaba")
+
+    asyncio.run(play())
+
+
 def test_one_that_gives_up_as_its_turn_comes_takes_nobodys_place(behaviour):
     behaviour(max_batch=1)
 
