@@ -258,7 +258,7 @@ def world() -> Iterator[tuple[Start, Path, Path]]:
             port = free_port()
             environment = {**os.environ, "FLYWHEEL_CONFIG": str(folder / "config.yaml"), "PYTHONPATH": str(REPOSITORY), "FLYWHEEL_SERVING_AUTH": "off", **extra}
             command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--log-level", "error"]
-            command += ["--timeout-keep-alive", "75"]  # longer than any client here idles
+            command += ["--timeout-keep-alive", "3600"]  # longer than any client here idles
             url = f"http://127.0.0.1:{port}"
             with process(command, f"{url}/healthz", env=environment, cwd=REPOSITORY) as server:
                 until = time.monotonic() + 500
