@@ -35,11 +35,11 @@ def body(number: int) -> bytes:
     return json.dumps({"instruction": f"What does the Python function number {number} do?", "max_new_tokens": TOKENS}).encode()
 
 
-async def at_capacity(port: int, keys: list[str]) -> dict[str, float]:
-    """Requests and tokens a second that 16 clients get, and their seconds."""
+async def at_capacity(port: int, keys: list[str], start: int) -> dict[str, float]:
+    """Requests and tokens a second that 16 clients get with the questions from that number on, and their seconds."""
     seconds: list[float] = []
     tokens: list[int] = []
-    numbers = iter(range(FIRST))
+    numbers = iter(range(start, start + FIRST))
 
     async def client(key: str) -> None:
         connection = await Connection().open(port, key)
@@ -105,11 +105,11 @@ def main() -> int:
         "FLYWHEEL_SERVING_CACHE_ANSWERS": "0",
     }  # fmt: skip
     with world() as (start, _, _), start("benchmarks.standing:app", extra) as (url, server):
-        asyncio.run(at_capacity(port_of(url), keys))
-        capacity = asyncio.run(at_capacity(port_of(url), keys))
+        asyncio.run(at_capacity(port_of(url), keys, 10**6))
+        capacity = asyncio.run(at_capacity(port_of(url), keys, 2 * 10**6))
         print(f"at capacity: {capacity}", flush=True)
         minutes = asyncio.run(flood(port_of(url), keys, 2 * capacity["requests_a_second"], server))
-        after = asyncio.run(at_capacity(port_of(url), keys))
+        after = asyncio.run(at_capacity(port_of(url), keys, 3 * 10**6))
         print(f"at capacity again: {after}", flush=True)
         alive = httpx.get(f"{url}/readyz", timeout=60).status_code == 200
     statuses = {status for minute in minutes for status in minute["told"]}
