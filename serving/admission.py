@@ -72,7 +72,7 @@ class Admission:
         if self.waiting >= room:
             raise Busy(f"{self.waiting} requests are waiting", status=503, retry_after=patience)
         tenants = len(self._tenants.keys() | {tenant})
-        if len(line) >= max(1, room // max(2, tenants)) and room > 1:
+        if len(line) >= max(1, room // max(2, tenants)):
             raise Busy(f"{len(line)} requests of {tenant} are waiting", status=429, retry_after=patience)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tenants.setdefault(tenant, deque()).append(place)

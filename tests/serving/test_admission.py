@@ -7,22 +7,22 @@ import pytest
 from serving.admission import Admission, Busy
 
 
+async def ask(admission, tenant, order):
+    async with admission.turn(tenant):
+        order.append(tenant)
+        await asyncio.sleep(0)
+
+
 def test_tenants_take_turns_and_who_leaves_frees_the_place(behaviour):
     behaviour(max_batch=1, max_queue=8)
 
     async def play():
         admission, order = Admission(), []
-
-        async def ask(tenant):
-            async with admission.turn(tenant):
-                order.append(tenant)
-                await asyncio.sleep(0)
-
         async with admission.turn("first"):
-            work = [asyncio.create_task(ask(tenant)) for tenant in ("loud", "loud", "loud", "loud", "quiet")]
+            work = [asyncio.create_task(ask(admission, tenant, order)) for tenant in ("loud", "loud", "loud", "loud", "quiet")]
             await asyncio.sleep(0)
             with pytest.raises(Busy) as raised:
-                await ask("loud")
+                await ask(admission, "loud", order)
             assert raised.value.status == 429 and raised.value.retry_after >= 1
             work[1].cancel()
             await asyncio.sleep(0)
@@ -41,14 +41,14 @@ def test_the_queue_is_as_long_as_its_wait_may_be(behaviour):
         admission.seconds = 5.0  # an answer takes so long, lately
         over = asyncio.Event()
 
-        async def ask(tenant):
+        async def stay(tenant):
             async with admission.turn(tenant):
                 await over.wait()
 
-        work = [asyncio.create_task(ask(f"tenant {n}")) for n in range(6)]  # two are answered, four wait: the last for ten seconds
+        work = [asyncio.create_task(stay(f"tenant {n}")) for n in range(6)]  # two are answered, four wait: the last for ten seconds
         await asyncio.sleep(0)
         with pytest.raises(Busy) as raised:
-            await ask("another")
+            await stay("another")
         assert (raised.value.status, raised.value.retry_after) == (503, 12)
         admission.seconds = 0.001
         assert admission.room == 256  # never longer than memory allows
@@ -63,18 +63,13 @@ def test_no_line_is_longer_than_its_share_for_its_last_would_wait_too_long(behav
 
     async def play():
         admission, order = Admission(), []
-
-        async def ask(tenant):
-            async with admission.turn(tenant):
-                order.append(tenant)
-
         async with admission.turn("first"):
-            work = [asyncio.create_task(ask(tenant)) for tenant in "abcaa"]
+            work = [asyncio.create_task(ask(admission, tenant, order)) for tenant in "abcaa"]
             await asyncio.sleep(0)
             with pytest.raises(Busy) as raised:  # three tenants wait, so each has a third of nine
-                await asyncio.wait_for(ask("a"), 1)
+                await asyncio.wait_for(ask(admission, "a", order), 1)
             assert raised.value.status == 429
-            work += [asyncio.create_task(ask("b"))]
+            work += [asyncio.create_task(ask(admission, "b", order))]
             await asyncio.sleep(0)
             assert admission.waiting == 6
         await asyncio.gather(*work)
@@ -88,13 +83,8 @@ def test_one_that_gives_up_as_its_turn_comes_takes_nobodys_place(behaviour):
 
     async def play():
         admission, served = Admission(), []
-
-        async def ask(tenant):
-            async with admission.turn(tenant):
-                served.append(tenant)
-
         async with admission.turn("first"):
-            leaving, staying = asyncio.create_task(ask("leaving")), asyncio.create_task(ask("staying"))
+            leaving, staying = asyncio.create_task(ask(admission, "leaving", served)), asyncio.create_task(ask(admission, "staying", served))
             await asyncio.sleep(0)
             leaving.cancel()
         await asyncio.gather(leaving, staying, return_exceptions=True)
