@@ -30,7 +30,7 @@ BATCH = Histogram("flywheel_batch_size", "Requests decoded together", buckets=(1
 BLOCK = 32  # tokens a block of the key-value cache, on a CPU
 # A step of the pipeline keeps the interpreter, and would hold back until its end what the event loop has to do after the one before:
 BREATH = 0.002  # seconds between two steps in which it sends first tokens, and for each answer that has ended: who got it may ask again
-TURN = 0.03  # seconds for which it may go on, once it has the interpreter
+SLICE = 0.03  # seconds for which it may go on, once it has the interpreter
 COLDEST = 1e-4  # a lower temperature is greedy: single precision would make it 0, or the scores infinite
 
 
@@ -39,7 +39,7 @@ class Embedded:
 
     def load(self, wanted: Wanted) -> EmbeddedModel:
         """See Engine."""
-        sys.setswitchinterval(TURN)
+        sys.setswitchinterval(SLICE)
         return EmbeddedModel(wanted)
 
 
@@ -172,11 +172,13 @@ class EmbeddedModel:
                 self._pipeline.step()
                 told = [(job, event) for job in jobs for event in _read(job)]
                 _tell(told)
-                first, going = [job for job, _ in told if not job.begun], [job for job in jobs if not job.cancelled]
+                first = [job for job, _ in told if not job.begun]
                 for job in first:
                     job.begun = True
-                time.sleep(BREATH * (bool(first) + len(jobs) - len(going)))
+                going = [job for job in jobs if not job.cancelled]
+                ended = len(jobs) - len(going)
                 jobs = going
+                time.sleep(BREATH * (ended + bool(first)))
             except Exception as error:  # the thread must live: whatever a batch does wrong is those requests' answer
                 failed = TransientError(f"decoding failed ({type(error).__name__}: {error})", where=f"version {self.version}", mend="Ask again.")
                 for job in jobs:
