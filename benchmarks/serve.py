@@ -3,9 +3,9 @@
 Answers: SmolLM2-135M, 64 new tokens, greedy, 1 and 16 clients, no answer cache: the service on its embedded engine; the peer is what most
 write first, a transformers `pipeline` called in an async handler. Engine: the same engine with nothing around it (`benchmarks.bare`), in
 turns with the service: tokens a second with 16 clients, and the first token with one; in several pairs of processes, for each process has a
-speed of its own. Gateway: the service with an engine that answers at
-once, with keys, rate limits, metrics, a real PostgreSQL, and one feedback for every tenth answer, at 300 requests a second; then as many as
-it can, beside LiteLLM with an answer of its own: LITELLM=/folder/bin/litellm, from an environment with `litellm[proxy]`.
+speed of its own. Gateway: the service with an engine that answers at once, with keys, rate limits, metrics, a real PostgreSQL, and one
+feedback for every tenth answer, at 300 requests a second; then as many as it can, beside LiteLLM with an answer of its own:
+LITELLM=/folder/bin/litellm, from an environment with `litellm[proxy]`.
 On a busy machine CPU-seconds say more than wall time.
 """
 
