@@ -12,7 +12,6 @@ from typing import Literal
 from flywheel import ledger, registry
 from flywheel.airflow_api import AirflowApi
 from flywheel.errors import ContractError, NotFound
-from flywheel.registry import Desired
 from flywheel.settings import settings
 
 DAGS = ("flywheel", "feedback")
@@ -26,8 +25,6 @@ def promote(version: int, actor: str, reason: str) -> None:
     """
     need(reason)
     registry.by_hand(version)
-    if registry.desired().live:
-        registry.set_traffic(Desired())
     registry.promote(version, actor, f"by hand: {reason}")
 
 

@@ -20,7 +20,7 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError
 
 from flywheel import ledger, signing
-from flywheel.errors import ContractError, TransientError
+from flywheel.errors import ContractError, DataError, TransientError
 from flywheel.manifest import Artifact, Cost
 from flywheel.settings import settings
 
@@ -193,6 +193,18 @@ def set_traffic(traffic: Desired) -> None:
         raise unreachable(error) from error
 
 
+def renew(trial: Desired) -> None:
+    """Let servers go on trying a challenger. Raises DataError when its rollout was ended meanwhile: what a person ended is not taken up again."""
+    with ledger.registry_lock():
+        _refuse_ended(trial.challenger)
+        set_traffic(trial)
+
+
+def _refuse_ended(challenger: int | None) -> None:
+    if desired().challenger != challenger:
+        raise DataError("somebody ended the rollout", where=f"version {challenger}", mend="`flywheel events` says who, and why.")
+
+
 def champion() -> Version | None:
     """The version that should be served, or None before the first promotion."""
     number = alias("champion")
@@ -247,25 +259,28 @@ def fetch(version: Version, cache: Path) -> Path:
     return folder / "adapter"
 
 
-def promote(version: int, actor: str, reason: str, **detail: Any) -> None:
-    """Make a version the champion, remember the one before, and say so in the audit log.
+def promote(version: int, actor: str, reason: str, *, tried: bool = False, **detail: Any) -> None:
+    """Make a version the champion, remember the one before, and say so in the audit log; a rollout that goes on is ended by it.
 
     May be killed anywhere and called again: the aliases always name a version, and the event is written once.
-    Raises ContractError for a version that is none or that was retired.
+    Raises ContractError for a version that is none or that was retired; DataError when it was `tried` and somebody ended that.
     """
     mlflow, name = client(), settings().model_name
     with ledger.registry_lock() as db:
         if retired := get(version).retired:
             raise ContractError(f"it was retired ({retired})", where=f"{name} version {version}", mend="Choose one that was not: `flywheel versions`.")
+        if tried:
+            _refuse_ended(version)
         told = next((event["detail"]["version"] for event in ledger.list_events(1, "promote")), None)
         before = alias("champion")
-        if before == told == version:
-            return
         if before != version:
             if before:
                 mlflow.set_registered_model_alias(name, "previous", str(before))
             mlflow.set_registered_model_alias(name, "champion", str(version))
-        else:
+        set_traffic(Desired())  # after the alias: who has answers of a challenger that wins keeps them
+        if before == told == version:
+            return
+        if before == version:
             before = told  # an attempt before this one died between the alias and its event
         ledger.record_event(actor, "promote", within=db, version=version, before=before, reason=reason, **detail)
 
@@ -275,12 +290,14 @@ def rollback(actor: str, reason: str, version: int | None = None) -> int:
 
     Raises ContractError when there is nothing to return to, or the version never was good enough.
     """
-    going = desired()
-    if going.live:
-        set_traffic(Desired())
-        ledger.record_event(actor, "return", version=going.challenger, stage=going.stage, share=going.share, reason=f"rollback: {reason}")
-        if version is None and going.champion:
-            return going.champion
+    with ledger.registry_lock() as db:
+        going = desired()
+        if going.live:
+            set_traffic(Desired())
+            detail = {"version": going.challenger, "stage": going.stage, "share": going.share, "reason": f"rollback: {reason}"}
+            ledger.record_event(actor, "return", within=db, **detail)
+    if going.live and version is None and going.champion:
+        return going.champion
     target = version or alias("previous")
     if target is None:
         raise ContractError(

@@ -46,10 +46,10 @@ def run(ctx: stage.Context) -> None:
     now = champion.version if champion else None
     if now != number and now != version.reference:
         return ctx.skip(f"version {number} was compared with {version.reference or 'the base model'}, but the champion is {now} by now: turn once more")
-    if conf.wait_seconds and now != number:
+    tried = bool(conf.wait_seconds) and now != number
+    if tried:
         try_out(ctx, number, conf)
-    registry.promote(number, actor(ctx), verdict["reason"], approved_by=conf.approved_by or None)
-    registry.set_traffic(Desired())
+    registry.promote(number, actor(ctx), verdict["reason"], tried=tried, approved_by=conf.approved_by or None)
     if conf.approved_by:
         ctx.say(f"approved by {conf.approved_by}")
     ctx.say(f"version {number} is the champion ({verdict['reason']})")
@@ -63,6 +63,7 @@ def try_out(ctx: stage.Context, number: int, conf: Rollout) -> None:
     """Shadow and canary. Raises DataError when a guard trips, the answers are too few, or somebody ended it; TransientError when it cannot be loaded."""
     began, seen = time.time(), ""
     stages = [("shadow", 0.0, conf.shadow_seconds)] * bool(conf.shadow_seconds) + [("canary", share, conf.step_seconds) for share in conf.steps]
+    registry.set_traffic(Desired(challenger=number))
     try:
         for kind, share, seconds in stages:
             traffic = Desired(challenger=number, stage=kind, share=share)
@@ -82,13 +83,11 @@ def try_out(ctx: stage.Context, number: int, conf: Rollout) -> None:
 
 
 def follow(ctx: stage.Context, traffic: Desired, conf: Rollout, began: float, seconds: float) -> str:
-    """Watch one step to its end; why it must be taken back, or an empty string."""
+    """Watch one step to its end; why it must be taken back, or an empty string. Raises DataError when somebody ended the rollout."""
     started, number = time.time(), traffic.challenger or 0
     while True:
         if ctx.stop_requested:
             raise Preempted("stopped during the trial; servers have returned to the champion", where=f"version {number}")
-        if registry.desired().challenger != number:
-            return "somebody ended the rollout"
         renew(traffic)
         figures = ledger.compare(number, began)
         reason = guards.breach(figures, conf.guards)
@@ -104,8 +103,8 @@ def follow(ctx: stage.Context, traffic: Desired, conf: Rollout, began: float, se
 
 
 def renew(traffic: Desired) -> None:
-    """Tell servers to go on for a little while."""
-    registry.set_traffic(traffic.model_copy(update={"lease_until": time.time() + LEASE_SECONDS}))
+    """Tell servers to go on for a little while. Raises DataError when somebody ended the rollout."""
+    registry.renew(traffic.model_copy(update={"lease_until": time.time() + LEASE_SECONDS}))
 
 
 def actor(ctx: stage.Context) -> str:

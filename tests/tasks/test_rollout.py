@@ -95,13 +95,56 @@ def test_a_bad_one_is_taken_back_at_the_first_breach(people, change, thumb, word
     assert event["action"] == "return" and words in event["detail"]["reason"]
 
 
-def test_rollback_ends_a_trial_and_leaves_the_champion(people):
+@pytest.fixture
+def rollback():
+    """Ada's, in a thread of its own."""
+    return threading.Thread(target=registry.rollback, args=("ada", "it is rude"))
+
+
+def test_rollback_ends_a_trial_and_leaves_the_champion(people, monkeypatch, rollback):
+    """Even one that comes while the trial renews its lease."""
     people(lambda arm: {})
-    threading.Timer(1.0, lambda: registry.rollback("ada", "it is rude")).start()
+    desired = registry.desired
+
+    def interrupted():
+        found = desired()
+        if threading.current_thread() is threading.main_thread() and found.live and not rollback.ident:
+            rollback.start()
+            rollback.join(0.5)
+        return found
+
+    monkeypatch.setattr(registry, "desired", interrupted)
     with pytest.raises(DataError, match="somebody ended"):
-        trial(step_answers=10**6)
-    assert registry.alias("champion") == 1
+        trial(step_answers=10**6, trial_seconds=20)
+    rollback.join()
+    assert registry.alias("champion") == 1 and not desired().live
     assert any(e["action"] == "return" and e["actor"] == "ada" and "rude" in json.dumps(e["detail"]) for e in ledger.list_events())
+
+
+def test_rollback_ends_a_trial_that_waits_for_serving(people, monkeypatch, rollback):
+    def without(*_, **__):
+        if registry.desired().live and not rollback.ident:
+            rollback.start()
+        return httpx.Response(200, json={"model_version": "1", "versions": ["1"]})
+
+    monkeypatch.setattr(rollout.httpx, "get", without)
+    with pytest.raises(DataError, match="somebody ended"):
+        trial(wait_seconds=20)
+    rollback.join()
+
+
+def test_a_rollback_after_the_last_look_leaves_the_champion(versions, monkeypatch):
+    def tried(ctx, number, conf):
+        registry.set_traffic(Desired(challenger=number, stage="canary", share=1.0, lease_until=time.time() + 30))
+        registry.rollback("ada", "it is rude")
+
+    monkeypatch.setattr(rollout, "try_out", tried)
+    ctx = SimpleNamespace(run_dir="runs/t/night", metrics={}, say=lambda _: None, config=SimpleNamespace(rollout=Rollout()))
+    ctx.upstream = lambda _: SimpleNamespace(metrics={"version": 2})
+    ctx.fetch = lambda _: SimpleNamespace(read_bytes=lambda: json.dumps({"verdict": "promote", "approval": "", "reason": "better"}))
+    with pytest.raises(DataError, match="somebody ended"):
+        rollout.run(ctx)
+    assert registry.alias("champion") == 1 and not registry.desired().live
 
 
 def test_too_few_answers_are_no_trial(people):
