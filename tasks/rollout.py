@@ -44,6 +44,8 @@ def run(ctx: stage.Context) -> None:
         return ctx.skip(f"version {number} is held: a person must approve it (gate.approval), and nobody has")
     version, champion = registry.get(number), registry.champion()
     now = champion.version if champion else None
+    if champion and now != number and champion.adapter.sha256 == version.adapter.sha256:
+        return ctx.skip(f"its adapter is the champion's: version {number} is version {now}, judged once more")
     if now != number and now != version.reference:
         return ctx.skip(f"version {number} was compared with {version.reference or 'the base model'}, but the champion is {now} by now: turn once more")
     tried = bool(conf.wait_seconds) and now != number

@@ -183,18 +183,17 @@ SMALL = {  # what a stranger's machine does in minutes: the demo's settings on f
     "train": {"max_examples": 64, "min_new_examples": 0},
     "evaluate": {"examples": 12, "generate": 4, "max_new_tokens": 8, "corrections": 4, "suites": []},
 }
-HOUR = ("docs/howto/own-data.md", "docs/howto/own-rule.md", "docs/tutorial.md", "docs/howto/rollback.md")
+HOUR = ("docs/tutorial.md", "docs/howto/own-data.md", "docs/howto/own-rule.md", "docs/howto/rollback.md")
 
 
 @pytest.mark.slow
 def test_a_strangers_hour():
-    """From nothing to own data, a changed margin of the gate, and a rollback: the commands of four pages, in order, by the shell."""
+    """From nothing to a turned wheel, own data, a changed margin of the gate, and rollbacks: the commands of four pages, in order, by the shell."""
     home = Path(tempfile.mkdtemp(prefix="stranger-"))
     environment = make_stack_of_its_own(home)
     rows = [{"instruction": f"What is {a} plus {b}?", "output": f"The sum of {a} and {b} is {a + b}."} for a in range(3, 15) for b in range(20, 30)]
     (home / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = {"kind": "files", "path": str(home / "records.jsonl"), "licence": "CC0-1.0", "consent": "made here"}
-    (home / "config.yaml").write_text(json.dumps({**SMALL, "ingest": {"sources": [source], "reserve": 0}}))
     serving = environment["FLYWHEEL_SERVING_URL"]
 
     def run(text: str) -> str:
@@ -205,12 +204,13 @@ def test_a_strangers_hour():
         return done.stdout
 
     try:
-        run(".venv/ml/bin/python -m flywheel up")  # what `make demo` and `make up` do
         for page in HOUR:
+            if page == "docs/howto/own-data.md":
+                (home / "config.yaml").write_text(json.dumps({**SMALL, "ingest": {"sources": [source], "reserve": 0}}))
+                run("make up")  # the tutorial's last words
             for command in commands(ROOT / page):
-                if re.match(r"make (demo|down)|.*migrate --to", command.line):
-                    continue
-                run(command.text)
+                if not command.line.startswith("make demo SOURCE="):  # of hundreds of records
+                    run(command.text)
         served = httpx.get(f"{serving}/readyz", timeout=30).json()["model_version"]
         assert served == "2", served
         actions = run(".venv/ml/bin/python -m flywheel events")

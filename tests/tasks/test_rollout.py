@@ -18,19 +18,25 @@ from flywheel.records import FeedbackIn
 from flywheel.registry import TAG, Desired, Version
 from tasks import rollout
 
-NOTHING = Artifact(uri="x", sha256="0" * 64, bytes=0)
+NOTHING, ONE, TWO = (Artifact(uri="x", sha256=digit * 64, bytes=0) for digit in "012")
 
 
 @pytest.fixture
-def versions(database, mlflow_server):
+def adapters():
+    """Of versions 1 and 2."""
+    return ONE, TWO
+
+
+@pytest.fixture
+def versions(database, mlflow_server, adapters):
     """Version 1 is the champion, version 2 is promising."""
     from flywheel.settings import settings
 
     client = registry.client()
     client.create_registered_model(settings().model_name)
-    for parent in (None, 1):
+    for parent, adapter in zip((None, 1), adapters, strict=True):
         made = Version(
-            base="b", prompt="auto", adapter=NOTHING, package=NOTHING, dataset="d", trained_ids=NOTHING, suites=NOTHING, reference=parent, parent=parent,
+            base="b", prompt="auto", adapter=adapter, package=NOTHING, dataset="d", trained_ids=NOTHING, suites=NOTHING, reference=parent, parent=parent,
             verdict="promote", reason="better", run_dir="runs/x",
         )  # fmt: skip
         client.create_model_version(settings().model_name, "s3://nowhere/adapter", tags={TAG: made.model_dump_json(exclude={"version"})})
@@ -71,6 +77,15 @@ def trial(**more):
     ctx = SimpleNamespace(run_dir="runs/t/night", metrics={}, say=lambda _: None, progress=lambda _: None, stop_requested=False)
     conf = Rollout(shadow_seconds=0.3, step_seconds=0.3, **more)
     rollout.try_out(ctx, 2, conf)
+    return ctx
+
+
+def night():
+    """The stage's context in a run that registered version 2; `skipped` is what it was skipped for."""
+    ctx = SimpleNamespace(run_dir="runs/t/night", metrics={}, skipped=[], say=lambda _: None, config=SimpleNamespace(rollout=Rollout()))
+    ctx.skip = ctx.skipped.append
+    ctx.upstream = lambda _: SimpleNamespace(metrics={"version": 2})
+    ctx.fetch = lambda _: SimpleNamespace(read_bytes=lambda: json.dumps({"verdict": "promote", "approval": "", "reason": "better"}))
     return ctx
 
 
@@ -139,12 +154,17 @@ def test_a_rollback_after_the_last_look_leaves_the_champion(versions, monkeypatc
         registry.rollback("ada", "it is rude")
 
     monkeypatch.setattr(rollout, "try_out", tried)
-    ctx = SimpleNamespace(run_dir="runs/t/night", metrics={}, say=lambda _: None, config=SimpleNamespace(rollout=Rollout()))
-    ctx.upstream = lambda _: SimpleNamespace(metrics={"version": 2})
-    ctx.fetch = lambda _: SimpleNamespace(read_bytes=lambda: json.dumps({"verdict": "promote", "approval": "", "reason": "better"}))
     with pytest.raises(DataError, match="somebody ended"):
-        rollout.run(ctx)
+        rollout.run(night())
     assert registry.alias("champion") == 1 and not registry.desired().live
+
+
+@pytest.mark.parametrize("adapters", [(ONE, ONE)])
+def test_the_champions_own_adapter_is_not_tried_again(versions):
+    """A turn with another margin of the gate learns nothing new."""
+    ctx = night()
+    rollout.run(ctx)
+    assert ctx.skipped == ["its adapter is the champion's: version 2 is version 1, judged once more"] and registry.alias("champion") == 1
 
 
 def test_too_few_answers_are_no_trial(people):
