@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -97,8 +98,10 @@ def test_costs_are_told(laptop, versions):
 
 
 def test_housekeeping_makes_airflow_forget_old_runs_and_leaves_the_store(airflow, versions, run):
-    turns = [r["dag_run_id"] for r in airflow.runs("flywheel")]
-    state, run_id = run("housekeeping", {"set": ["housekeep.database_days=0.003"]})  # four minutes: younger than the turns, older than this run
+    runs = airflow.runs("flywheel")
+    turns = [r["dag_run_id"] for r in runs]
+    age = datetime.now(UTC) - min(datetime.fromisoformat(r["start_date"]) for r in runs)
+    state, run_id = run("housekeeping", {"set": [f"housekeep.database_days={0.9 * age / timedelta(days=1)}"]})  # the first turn is older than that
     assert state == "success", airflow.tasks("housekeeping", run_id)
     assert len(airflow.runs("flywheel")) < len(turns)  # the last of a DAG is kept
     with postgres.connect(sa.make_url(settings().database_url), "airflow") as db:
