@@ -32,7 +32,7 @@ def run_dir(context: Any) -> str:
 def rolls_out(context: Any) -> bool:
     """Whether this run may change what is served: a backfilled night does so only when asked."""
     wanted = context["params"].get("rollout", "auto")
-    return wanted == "yes" or (wanted == "auto" and "backfill" not in str(context["dag_run"].run_type))
+    return wanted == "yes" or (wanted == "auto" and context["dag_run"].run_type != "backfill")
 
 
 def arguments(stage: str, context: Any) -> list[str]:

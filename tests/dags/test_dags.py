@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from airflow.sdk.api.datamodels._generated import DagRunType
 
 from dags.launch import base
 from flywheel.settings import REPOSITORY, settings
@@ -175,7 +176,7 @@ def test_arguments_are_the_contract(home):
     assert found[:4] == ["--config", settings().config, "--run-dir", f"{home}/store/runs/flywheel/manual__2026-01-01T00_00_00_00_00"]
     assert found[-2:] == ["--set", "train.epochs=2"] and 'ingest.interval_end="2026-01-01T00:00:00+00:00"' in found
     night = context()
-    night["dag_run"].run_type = "backfill"
+    night["dag_run"].run_type = DagRunType.BACKFILL  # as a task is told of it
     assert "rollout.enabled=false" in base.arguments("train", night)
     night["params"]["rollout"] = "yes"
     assert "rollout.enabled=false" not in base.arguments("train", night)
