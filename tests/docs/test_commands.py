@@ -209,7 +209,7 @@ def test_a_strangers_hour():
                 (home / "config.yaml").write_text(json.dumps({**SMALL, "ingest": {"sources": [source], "reserve": 0}}))
                 run("make up")  # the tutorial's last words
             for command in commands(ROOT / page):
-                if not command.line.startswith("make demo SOURCE="):  # of hundreds of records
+                if not command.line.startswith("make demo SOURCE="):  # which needs hundreds of records
                     run(command.text)
         served = httpx.get(f"{serving}/readyz", timeout=30).json()["model_version"]
         assert served == "2", served
