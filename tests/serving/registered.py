@@ -9,7 +9,7 @@ NOTHING = Artifact(uri="x", sha256="0" * 64, bytes=0)
 
 
 def two_versions(base, adapter, folder):
-    """Versions 1 and 2 on this base, of the same adapter; 1 is the champion."""
+    """Versions 1 and 2 on this base, whose adapters answer alike; 1 is the champion."""
     client, model = registry.client(), settings().model_name
     experiment = client.create_experiment(model)
     client.create_registered_model(model)
@@ -18,7 +18,7 @@ def two_versions(base, adapter, folder):
         (package / "adapter").mkdir(parents=True)
         for file in adapter.iterdir():
             (package / "adapter" / file.name).write_bytes(file.read_bytes())
-        (package / "README.md").write_text(f"version {number}")
+        (package / "adapter" / "README.md").write_text(f"version {number}")
         run = client.create_run(experiment).info
         client.log_artifacts(run.run_id, str(package), "model")
         version = Version(
