@@ -193,16 +193,18 @@ def set_traffic(traffic: Desired) -> None:
         raise unreachable(error) from error
 
 
-def renew(trial: Desired) -> None:
-    """Let servers go on trying a challenger. Raises DataError when its rollout was ended meanwhile: what a person ended is not taken up again."""
+def renew(trial: Desired, seconds: float) -> None:
+    """Let servers go on trying a challenger for so long. Raises DataError when its rollout was ended: what a person ended is not taken up again."""
     with ledger.registry_lock():
         _refuse_ended(trial.challenger)
-        set_traffic(trial)
+        set_traffic(trial.model_copy(update={"lease_until": time.time() + seconds}))
 
 
 def _refuse_ended(challenger: int | None) -> None:
     if desired().challenger != challenger:
-        raise DataError("somebody ended the rollout", where=f"version {challenger}", mend="`flywheel events` says who, and why.")
+        raise DataError(
+            "somebody ended the rollout", where=f"version {challenger}", mend="`flywheel events` says who, and why; to try it after all, turn once more."
+        )
 
 
 def champion() -> Version | None:

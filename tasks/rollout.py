@@ -69,8 +69,8 @@ def try_out(ctx: stage.Context, number: int, conf: Rollout) -> None:
     try:
         for kind, share, seconds in stages:
             traffic = Desired(challenger=number, stage=kind, share=share)
-            renew(traffic)
-            wait_for_serving(number, conf.wait_seconds, lambda reply: reply.get("versions", []), partial(renew, traffic))
+            registry.renew(traffic, LEASE_SECONDS)
+            wait_for_serving(number, conf.wait_seconds, lambda reply: reply.get("versions", []), partial(registry.renew, traffic, LEASE_SECONDS))
             ledger.record_event(actor(ctx), kind, version=number, share=share)
             ctx.say(f"{kind}: version {number}{f' answers {share:.0%} of people' if share else ' answers unseen'}")
             seen = follow(ctx, traffic, conf, began, seconds)
@@ -90,7 +90,7 @@ def follow(ctx: stage.Context, traffic: Desired, conf: Rollout, began: float, se
     while True:
         if ctx.stop_requested:
             raise Preempted("stopped during the trial; servers have returned to the champion", where=f"version {number}")
-        renew(traffic)
+        registry.renew(traffic, LEASE_SECONDS)
         figures = ledger.compare(number, began)
         reason = guards.breach(figures, conf.guards)
         answers = figures["errors"]["challenger"].n
@@ -102,11 +102,6 @@ def follow(ctx: stage.Context, traffic: Desired, conf: Rollout, began: float, se
             return f"only {answers} answers in {conf.trial_seconds:.0f} s, {conf.step_answers} are wanted"
         ctx.progress(f"{traffic.stage}: {answers} answers of version {number}, no guard has tripped")
         time.sleep(min(LOOK_SECONDS, seconds))
-
-
-def renew(traffic: Desired) -> None:
-    """Tell servers to go on for a little while. Raises DataError when somebody ended the rollout."""
-    registry.renew(traffic.model_copy(update={"lease_until": time.time() + LEASE_SECONDS}))
 
 
 def actor(ctx: stage.Context) -> str:
