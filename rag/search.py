@@ -120,21 +120,26 @@ def _prepare(db: sa.Connection) -> None:
 
 @lru_cache(maxsize=32)
 def _sql(n: int, filtered: bool, mode: Mode) -> str:
-    """The one query. `n` is an index's number; everything a person writes is a parameter."""
+    """The one query. `n` is an index's number; everything a person writes is a parameter.
+
+    BM25 without its constant factor, which changes no order, and in floats: PostgreSQL's exact numbers are many times as slow. What may be seen is looked up
+    from the best passage on, and only until there are enough.
+    """
     seen = "(p.tenants = '{}' or p.tenants && %(tenants)s::text[])" + (" and p.metadata @> %(filter)s::jsonb" if filtered else "")
     return f"""
     with near as materialized (
         select p.number, p.embedding <=> %(vector)s::halfvec distance from rag.passages_{n} p where {seen}
         order by p.embedding <=> %(vector)s::halfvec limit {FUSED if mode != "words" else 0}
     ), asked as materialized (
-        select lexeme, l.passages, ln(1 + (%(total)s - l.passages + 0.5) / (l.passages + 0.5)) weight
+        select lexeme, l.passages, ln(1 + (%(total)s - l.passages + 0.5) / (l.passages + 0.5))::float weight
         from unnest(tsvector_to_array(to_tsvector(%(language)s::regconfig, %(words)s))) lexeme join rag.lexemes_{n} l using (lexeme)
     ), scored as (
-        select o.passage, sum(a.weight * o.count * {K1 + 1} / (o.count + {K1} * ({1 - B} + {B} * o.length / %(mean)s))) score
-        from asked a join rag.postings_{n} o using (lexeme) where a.passages <= greatest({COMMON} * %(total)s, (select min(passages) from asked)) group by 1
+        select o.passage, sum(a.weight * o.count / (o.count + {K1 * (1 - B)}::float + {K1 * B}::float / %(mean)s * o.length)) score
+        from asked a join rag.postings_{n} o using (lexeme) where a.passages <= greatest({COMMON} * %(total)s, (select min(passages) from asked))
+        group by 1 order by 2 desc, 1
     ), told as materialized (
         select p.number, s.score from scored s join rag.passages_{n} p on p.number = s.passage where {seen}
-        order by s.score desc, p.id limit {FUSED if mode != "dense" else 0}
+        order by s.score desc, s.passage limit {FUSED if mode != "dense" else 0}
     ), ranked as (
         select number, row_number() over (order by distance, number) place, {MEANING} weight from near
         union all select number, row_number() over (order by score desc, number), 1 from told
