@@ -130,11 +130,18 @@ class Loop:
                 self.objective.remember(rows[start : start + REMEMBERED], self._score)
 
     def _score(self, examples: list[Example]) -> Any:
-        """In pieces that fit; without gradients they hold less than a pass of training."""
+        """In pieces that fit, without gradients."""
         import torch
 
-        size = max(1, min(REMEMBERED, self.fits // max(len(ids) for ids, _ in examples)))
-        return torch.cat([self.backend.score(examples[i : i + size]) for i in range(0, len(examples), size)])
+        longest = max(len(ids) for ids, _ in examples)
+        size = max(1, min(REMEMBERED, self.fits // longest))
+        try:
+            return torch.cat([self.backend.score(examples[i : i + size]) for i in range(0, len(examples), size)])
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            self._halve(size * longest, size == 1, error)
+        return self._score(examples)
 
     def resume(self) -> None:
         """From the newest checkpoint, if there is one."""
@@ -203,7 +210,9 @@ class Loop:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                self._halve(batch, number, error)
+                passes = self._passes(batch)
+                largest = max(sum(len(ids) for row in rows for ids, _ in self.objective.sequences(row)) for rows in passes)
+                self._halve(largest, len(passes) == len(batch), error)
             if loss is None:  # outside the handler, which holds on to what the pass allocated
                 self.backend.clear()
         self._stop_for(watch.trouble(self.losses, loss, self.conf))  # before it is in the weights
@@ -223,14 +232,14 @@ class Loop:
             most = min(most, math.ceil(tokens / self.backend.world))
         return batching.passes(batch, most, self.conf.batching == "packed")
 
-    def _halve(self, batch: list[Row], number: int, error: BaseException) -> None:
-        passes = self._passes(batch)
+    def _halve(self, tokens: int, smallest: bool, error: BaseException) -> None:
+        """Half of `tokens` a pass from now on, if that was not done before and they are not the smallest that can be: of one example."""
+        number = len(self.losses)
         mend = "Lower train.micro_tokens or model.max_length, or set train.gradient_checkpointing to on."
         refused = OutOfMemory(f"out of memory at step {number} with passes of {self.fits} tokens", where="train", mend=mend)
-        if self.halved or len(passes) == len(batch):
+        if self.halved or smallest:
             raise refused from error
-        largest = max(sum(len(ids) for row in rows for ids, _ in self.objective.sequences(row)) for rows in passes)
-        half = max(1, min(self.fits, largest) // 2)
+        half = max(1, min(self.fits, tokens) // 2)
         if self.backend.world > 1:
             refused.half = half
             raise refused from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from dataclasses import dataclass
 
 from flywheel.config import Train
@@ -23,6 +24,7 @@ class Machine:
     cpu_bf16: bool = True  # by itself: without AVX-512, a product in bf16 takes many times as long as one in float32
     deepspeed: bool = True
     bitsandbytes: bool = True
+    folder: str = "/opt/flywheel"  # of this environment
     nodes: int = 1  # machines like this one that train together, `train.processes` on each
 
     @classmethod
@@ -34,7 +36,7 @@ class Machine:
         deepspeed, bitsandbytes = (importlib.util.find_spec(name) is not None for name in ("deepspeed", "bitsandbytes"))
         nodes = int(os.environ.get("FLYWHEEL_NODES", "1"))
         cpu_bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return cls(gpus, bool(gpus) and torch.cuda.is_bf16_supported(), cpu_bf16, deepspeed, bitsandbytes, nodes)
+        return cls(gpus, bool(gpus) and torch.cuda.is_bf16_supported(), cpu_bf16, deepspeed, bitsandbytes, sys.prefix, nodes)
 
     def device(self, conf: Train) -> str:
         """cpu or cuda."""
@@ -69,6 +71,12 @@ class Machine:
             return "processes", f"{conf.processes} processes need a GPU each, and {self.gpus} are there", "Lower it."
         if conf.backend.startswith("zero") and not self.deepspeed:
             return "backend", f"{conf.backend} needs DeepSpeed, which is not installed", "Install requirements/gpu.txt (`make gpu`), or choose ddp or fsdp2."
+        if conf.backend.startswith("zero") and not gpu and " " in self.folder:
+            return (
+                "backend",
+                f"on a CPU DeepSpeed compiles a library at its first use, which cannot be in a folder with a space in its name: {self.folder}",
+                "Make the environment in a folder without one, or choose ddp or fsdp2.",
+            )
         if conf.backend.endswith("offload") and not gpu:
             return "backend", f"{conf.backend} moves a GPU's state to the CPU, and there is no GPU", f"Set it to {conf.backend.removesuffix('-offload')}."
         if conf.method == "qlora" and not self.bitsandbytes:

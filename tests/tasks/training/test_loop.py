@@ -67,6 +67,10 @@ def test_out_of_memory_halves_once(fit, tmp_path, monkeypatch):
     controls = Controls()
     assert fit(rows(16), controls, folder=tmp_path / "b") == pytest.approx(whole, abs=2e-3)
     assert sum("out of memory at step 0" in line for line in controls.said) == 1 and widths[0] == 8
+    controls = Controls()
+    monkeypatch.setattr(loop.backends.Single, "score", small(8))  # a step's pass has room, and the last look at more answers has none
+    fit(rows(16), controls, folder=tmp_path / "d")
+    assert sum("out of memory at step 2" in line for line in controls.said) == 1
     monkeypatch.setattr(loop.backends.Single, "score", small(1))
     with pytest.raises(ContractError, match=r"out of memory at step 0 with passes of \d+ tokens\. Lower train.micro_tokens"):
         fit(rows(16), folder=tmp_path / "c")
