@@ -257,19 +257,29 @@ class DeepSpeed(Replicated):
         return found
 
     def load(self, state: dict[str, dict[str, Tensor]], step: int) -> None:
-        """Each process takes its part."""
-        import torch
+        """Each process takes its part: of the weights that compute, of their fp32 copy, and of the moments."""
+        import deepspeed
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
+        with deepspeed.zero.GatheredParameters(list(self.trainable.values()), modifier_rank=0):
+            for name, p in self.trainable.items():
+                p.data.copy_(state[name]["weight"])
         if step:
-            self.optimizer.initialize_optimizer_states()
+            self._make_moments(step)
         for name, p in self.trainable.items():
             safe_set_full_fp32_param(p, state[name]["weight"])
             for key in MOMENTS if step else ():
                 safe_set_full_optimizer_state(p, state[name][key], key)
-        inner: Any = self.optimizer.optimizer  # DeepSpeed's wraps ours
-        for moments in inner.state.values() if step else ():
-            moments["step"] = torch.tensor(float(step))
+
+    def _make_moments(self, step: int) -> None:
+        """What the optimizer would make at its first step: moments of the flat tensor that DeepSpeed gives it for each group, here all zeros."""
+        import torch
+
+        two = self.module.zero_optimization_stage() == 2
+        for flat in self.optimizer.single_partition_of_fp32_groups if two else self.optimizer.fp32_partitioned_groups_flat:
+            self.optimizer.optimizer.state[flat] = {"step": torch.tensor(float(step)), **{key: torch.zeros_like(flat) for key in MOMENTS}}
+        if two:
+            self.optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def make(module: nn.Module, conf: Train) -> Single:
