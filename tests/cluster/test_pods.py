@@ -64,7 +64,7 @@ def training(wheel: Wheel, run: str, seconds: float = 600):
 def test_a_whole_turn_runs_as_pods_and_only_training_on_the_gpu_node(wheel):
     began = time.monotonic()
     run = wheel.start()
-    assert wheel.follow(run) == "success"
+    wheel.succeed(run)
     print(f"\na turn: {time.monotonic() - began:.0f} s")
     ended = {t["task_id"]: t["state"] for t in wheel.api.tasks(DAG, run)}
     assert all(ended[stage] == "success" for stage in STAGES if stage != "rollout") and ended["rollout"] in ("success", "skipped")
@@ -96,7 +96,7 @@ def test_a_training_pod_that_is_deleted_is_retried_and_goes_on(wheel):
     wheel.cluster.kubectl("delete", "pod", pod.name, "-n", wheel.namespace, "--wait=false")
     said = wheel.failed_try(run, "train")
     assert "its pod was deleted while it ran" in said or "train ended with 143" in said, said[-2000:]
-    assert wheel.follow(run) == "success"
+    wheel.succeed(run)
     assert "going on from the checkpoint at step" in wheel.log(run, "train", 2)
     found = trainings(wheel, run)
     assert len(found) == 2 and never_two_at_once(found)
@@ -131,7 +131,7 @@ def test_scheduler_and_triggerer_are_killed_and_no_pod_is_lost_or_doubled(wheel,
             for process in heads(wheel.home, name):
                 with suppress(psutil.Error):
                     process.send_signal(signal.SIGKILL)
-        assert wheel.follow(run) == "success"
+        wheel.succeed(run)
         assert never_two_at_once(trainings(wheel, run))
         print(f"\ndeferrable {deferrable}: {len(trainings(wheel, run))} training pods, {wheel.task(run, 'train')['try_number']} tries")
 
@@ -245,12 +245,13 @@ def losses(run: str) -> list[float]:
 def test_two_nodes_train_together(wheel):
     """With the losses of one. Where Kubernetes is too old for Indexed Jobs and has no DNS, the test makes the pods that the Job would be."""
     run = wheel.start("seed=11", "train.precision=float32")
-    assert wheel.follow(run) == "success"
+    wheel.succeed(run)
     alone = losses(run)
     if wheel.cluster.version >= (1, 24):
         with wheel.pods_file(train={"nodes": 2}):
             again = wheel.start("seed=11", "train.precision=float32", "train.backend=ddp")
-            assert wheel.follow(again) == "success" and len(trainings(wheel, again)) == 2
+            wheel.succeed(again)
+            assert len(trainings(wheel, again)) == 2
         assert losses(again) == pytest.approx(alone, abs=1e-3)
         return
     (one,) = trainings(wheel, run)

@@ -111,6 +111,12 @@ class Wheel:
         until(lambda: self.api.run(DAG, run)["state"] in ENDED, seconds, f"the end of {run}")
         return str(self.api.run(DAG, run)["state"])
 
+    def succeed(self, run: str) -> None:
+        """Follow it to its end, which must be a good one; else, the ends of the logs of what failed."""
+        if self.follow(run) != "success":
+            failed = [task["task_id"] for task in self.api.tasks(DAG, run) if task["state"] == "failed"]
+            raise AssertionError("\n".join(f"{task}:\n{self.log(run, task)[-4000:]}" for task in failed))
+
     def mark_failed(self, run: str, task: str) -> None:
         """As a person does in Airflow's page."""
         self.api._call("PATCH", f"/dags/{DAG}/dagRuns/{quote(run)}/taskInstances/{task}", json={"new_state": "failed"})
