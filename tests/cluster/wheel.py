@@ -124,7 +124,6 @@ class Wheel:
     def end(self, run: str) -> None:
         """Mark a run failed, whatever it does; its pods go."""
         self.api._call("PATCH", f"/dags/{DAG}/dagRuns/{quote(run)}", json={"state": "failed"})
-        self.empty()
 
     def empty(self, seconds: float = 150) -> None:
         """Wait until no pod is left."""
