@@ -211,8 +211,7 @@ class Loop:
                 if not out_of_memory(error):
                     raise
                 passes = self._passes(batch)
-                largest = max(sum(len(ids) for row in rows for ids, _ in self.objective.sequences(row)) for rows in passes)
-                self._halve(largest, len(passes) == len(batch), error)
+                self._halve(max(map(self._tokens, passes)), len(passes) == len(batch), error)
             if loss is None:  # outside the handler, which holds on to what the pass allocated
                 self.backend.clear()
         self._stop_for(watch.trouble(self.losses, loss, self.conf))  # before it is in the weights
@@ -221,15 +220,17 @@ class Loop:
         norm = self.backend.step(rate)
         if not math.isfinite(norm):
             self._stop_for(f"the gradient's norm is {norm}")
-        tokens = sum(len(ids) for row in batch for ids, _ in self.objective.sequences(row))
+        tokens = self._tokens(batch)
         self.losses.append({"step": number, "loss": round(loss, 4), "norm": round(norm, 4), "rate": rate, "tokens": tokens})
         self.meter.count(tokens)
+
+    def _tokens(self, rows: list[Row]) -> int:
+        return sum(len(ids) for row in rows for ids, _ in self.objective.sequences(row))
 
     def _passes(self, batch: list[Row]) -> list[list[Row]]:
         most = self.fits
         if self.backend.world > 1:  # at least one each
-            tokens = sum(len(ids) for row in batch for ids, _ in self.objective.sequences(row))
-            most = min(most, math.ceil(tokens / self.backend.world))
+            most = min(most, math.ceil(self._tokens(batch) / self.backend.world))
         return batching.passes(batch, most, self.conf.batching == "packed")
 
     def _halve(self, tokens: int, smallest: bool, error: BaseException) -> None:

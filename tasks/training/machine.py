@@ -24,7 +24,7 @@ class Machine:
     cpu_bf16: bool = True  # by itself: without AVX-512, a product in bf16 takes many times as long as one in float32
     deepspeed: bool = True
     bitsandbytes: bool = True
-    folder: str = "/opt/flywheel"  # of this environment
+    prefix: str = "/opt/flywheel"  # the folder of this environment, as Python calls it
     nodes: int = 1  # machines like this one that train together, `train.processes` on each
 
     @classmethod
@@ -71,10 +71,10 @@ class Machine:
             return "processes", f"{conf.processes} processes need a GPU each, and {self.gpus} are there", "Lower it."
         if conf.backend.startswith("zero") and not self.deepspeed:
             return "backend", f"{conf.backend} needs DeepSpeed, which is not installed", "Install requirements/gpu.txt (`make gpu`), or choose ddp or fsdp2."
-        if conf.backend.startswith("zero") and not gpu and " " in self.folder:
+        if conf.backend.startswith("zero") and not gpu and " " in self.prefix:
             return (
                 "backend",
-                f"on a CPU DeepSpeed compiles a library at its first use, which cannot be in a folder with a space in its name: {self.folder}",
+                f"on a CPU DeepSpeed compiles a library at its first use, which cannot be in a folder with a space in its name: {self.prefix}",
                 "Make the environment in a folder without one, or choose ddp or fsdp2.",
             )
         if conf.backend.endswith("offload") and not gpu:

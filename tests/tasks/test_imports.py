@@ -60,10 +60,11 @@ def locked(family):
 def test_a_stage_finds_in_its_image_what_it_imports(family):
     stages = [name for name, stage in yaml.safe_load((REPOSITORY / "config" / "pods.yaml").read_text())["stages"].items() if stage["image"] == family]
     distributions = packages_distributions()
+    found = reached(stages)
     missing = {
         package: module
-        for package, module in reached(stages).items()
+        for package, module in found.items()
         if package not in OPTIONAL | NOT_ASKED.get(family, set())
         and not {name.lower().replace("_", "-").replace(".", "-") for name in distributions.get(package, [package])} & locked(family)
     }
-    assert len(reached(stages)) > 10 and not missing
+    assert len(found) > 10 and not missing, f"add it to requirements/{family}.in, then `make lock`"

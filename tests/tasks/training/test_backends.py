@@ -51,7 +51,7 @@ def trained(turn, home, *changes, **variables):
     return [json.loads(line)["loss"] for line in found.outputs["losses"].fetch(home / "cache").read_text().splitlines()], output
 
 
-def forget(home):
+def start_over(home):
     """Let the run begin anew: no manifest, cached result or checkpoint."""
     run = home / "store/runs/t/a/train"
     for path in [run / "manifest.json", *(home / "store/cache/train").iterdir(), *run.glob("checkpoints/*/step-*")]:
@@ -77,7 +77,7 @@ def test_two_processes_are_stopped_and_go_on(turn, home, backend):
     needs(backend)
     options = (f"train.backend={backend}", "train.processes=2", "train.epochs=20", "train.checkpoint_seconds=0.5")
     whole, _ = trained(turn, home, *options)
-    forget(home)
+    start_over(home)
     stopped = turn("train", *options)
     folder = home / "store/runs/t/a/train/checkpoints"
     while stopped.poll() is None and not list(folder.rglob("step-*.pt")):

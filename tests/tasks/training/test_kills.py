@@ -16,7 +16,7 @@ import pytest
 
 from flywheel import manifest
 from flywheel.settings import REPOSITORY
-from tests.tasks.training.test_backends import forget, needs, trained, turn  # noqa: F401 - a fixture
+from tests.tasks.training.test_backends import needs, start_over, trained, turn  # noqa: F401 - a fixture
 
 KILLS, FURTHEST = 10, 25
 ONE = ("train.epochs=60", "train.checkpoint_seconds=0.2")
@@ -52,7 +52,7 @@ def test_kills_at_random_moments_change_nothing(turn, home, how, options):  # no
     if options is TWO:
         needs("zero2")
     whole, _ = trained(turn, home, *options)
-    forget(home)
+    start_over(home)
     done = home / "store/runs/t/a/train/manifest.json"
     dice, kept, reached, lost, saves = random.Random(int(how)), 0, 0, [], 0
     for kill in range(KILLS + 1):

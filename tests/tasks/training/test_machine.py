@@ -60,7 +60,7 @@ def test_every_recipe_opens_with_its_command_and_is_one_that_runs_here_or_on_a_g
         (Machine(gpus=1, gpu_bf16=True), {"backend": "ddp", "processes": 2}, "processes"),
         (Machine(nodes=2), {}, "backend"),
         (Machine(deepspeed=False), {"backend": "zero2", "processes": 2}, "backend"),
-        (Machine(folder="/home/my models"), {"backend": "zero2", "processes": 2}, "backend"),
+        (Machine(prefix="/home/my models"), {"backend": "zero2", "processes": 2}, "backend"),
         (LAPTOP, {"backend": "zero3-offload", "processes": 2}, "backend"),
         (SERVER, {"backend": "zero3", "processes": 2, "method": "qlora"}, "backend"),
         (Machine(bitsandbytes=False), {"method": "qlora"}, "method"),
