@@ -6,7 +6,10 @@ import pytest
 
 from flywheel.errors import NotFound, TransientError
 from flywheel.settings import settings
-from rag.search import MEANING, RANK, search
+from rag.documents import Document
+from rag.index import Wanted, build
+from rag.search import FUSED, K1, MEANING, RANK, B, search
+from tests.rag.conftest import passages
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "dense", "words"])
@@ -39,6 +42,19 @@ def test_what_a_tenant_may_not_see_never_shows(indexed):
             assert "secret.md" not in {h.document for h in search(asked, 10, tenants=tenants, mode=mode)}
         assert search(asked, 1, tenants=("other", "acme"), mode=mode)[0].document == "secret.md"
     assert {h.document for h in search(asked, 10, filter={"topic": "food"})} == {"bread.md"}
+
+
+def test_words_rank_by_bm25_and_what_may_not_be_seen_takes_no_place(database):
+    """More passages have the word than are fused, and the best of them are somebody else's."""
+    counts = {f"{i:03}": (1 + i % 4, 3 + 7 * i % 40) for i in range(3 * FUSED)}
+    theirs = [Document(f"acme {i}", "zebra " * 9, title="x", tenants=("acme",)) for i in range(2 * FUSED)]
+    ours = [Document(uri, "zebra " * often + " ".join(f"word{j}" for j in range(others)), title="x") for uri, (often, others) in counts.items()]
+    build(passages([*theirs, *ours]), Wanted())
+    lengths = {uri: often + others + 1 for uri, (often, others) in counts.items()}  # the title is a word
+    mean = (sum(lengths.values()) + 10 * len(theirs)) / (len(theirs) + len(ours))
+    score = {uri: often / (often + K1 * (1 - B + B * lengths[uri] / mean)) for uri, (often, _) in counts.items()}
+    found = [hit.document for hit in search("zebra", FUSED, mode="words")]
+    assert found == sorted(score, key=lambda uri: (-round(score[uri], 9), uri))[:FUSED]
 
 
 def test_a_filter_holds_for_both_kinds_of_search(indexed):
