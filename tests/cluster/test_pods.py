@@ -75,6 +75,7 @@ def test_a_whole_turn_runs_as_pods_and_only_training_on_the_gpu_node(wheel):
     assert all(ended[stage] == "success" for stage in STAGES if stage != "rollout") and ended["rollout"] in ("success", "skipped")
     gpu = {node["metadata"]["name"] for node in wheel.cluster.get("nodes", "-l", "accelerator=nvidia")}
     for stage in STAGES:
+        assert wheel.task(run, stage)["try_number"] == 1, wheel.log(run, stage, 1)[-4000:]
         (pod,) = pods_of(wheel, run, stage)
         assert (pod.node in gpu) == (stage == "train"), f"{stage} on {pod.node}"
         assert pod.ended["exitCode"] == 0 and pod.labels["flywheel/owner"] == "ml-platform"
