@@ -33,6 +33,12 @@ def docker(*arguments: str, check: bool = True) -> str:
     return done.stdout.strip()
 
 
+def logs(container: str) -> str:
+    """Its last lines, of both streams."""
+    done = subprocess.run(["docker", "logs", "--tail", "40", container], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.stdout
+
+
 def image(family: str) -> str:
     return f"local/flywheel/{family}:{TAG}"
 
@@ -56,7 +62,7 @@ def family(request):
 
 def state(container: str) -> str:
     found = json.loads(docker("inspect", container))[0]["State"]
-    assert found["Running"], docker("logs", "--tail", "40", container, check=False)
+    assert found["Running"], logs(container)
     return str(found["Health"]["Status"])
 
 
@@ -64,6 +70,7 @@ def test_builds_and_starts_alone_on_what_it_may_not_write(family, tmp_path):
     """No network, no right of root, no file of its own to write but in /tmp and its data: healthy all the same, and as who it should be."""
     (tmp_path / "password").write_text(uuid.uuid4().hex)
     (tmp_path / "password").chmod(0o444)
+    tmp_path.chmod(0o755)  # pytest keeps it for this user alone, and the container is another
     name = f"flywheel-test-{uuid.uuid4().hex[:8]}"
     data = "/var/lib/postgresql" if family == "postgres" else "/scratch"
     docker(
@@ -74,7 +81,7 @@ def test_builds_and_starts_alone_on_what_it_may_not_write(family, tmp_path):
     try:
         until = time.monotonic() + HEALTHY_SECONDS
         while state(name) != "healthy":
-            assert time.monotonic() < until, docker("logs", "--tail", "40", name, check=False)
+            assert time.monotonic() < until, logs(name)
             time.sleep(1)
         assert docker("exec", name, "id", "-u") == "1000"
         assert docker("exec", name, "cat", "/proc/1/comm") == "tini"
