@@ -189,8 +189,7 @@ def reachable(ports: list[int], host: str) -> Iterator[None]:
     if host == "127.0.0.1":
         yield
         return
-    loop = asyncio.new_event_loop()
-    ready = threading.Event()
+    ready, over = threading.Event(), threading.Event()
 
     async def pass_on(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -212,16 +211,13 @@ def reachable(ports: list[int], host: str) -> Iterator[None]:
         for port in ports:
             await asyncio.start_server(lambda r, w, port=port: pass_on(port, r, w), host, port)
         ready.set()
+        await asyncio.to_thread(over.wait)  # what still passes is cancelled then
 
-    def run() -> None:
-        loop.run_until_complete(listen())
-        loop.run_forever()
-
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(listen()), daemon=True)
     thread.start()
     assert ready.wait(10), f"cannot listen on {host}"
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        over.set()
         thread.join(5)

@@ -26,12 +26,13 @@ import yaml
 
 from flywheel import ledger, manifest, registry
 from flywheel.laptop import postgres
+from flywheel.ledger.schema import feedback
 from flywheel.registry import TAG, Version
 from flywheel.settings import port, settings
 from serving.auth import new_key
 from tests.charts import rendered
 from tests.cluster.cluster import Cluster, reachable, until
-from tests.cluster.wheel import image
+from tests.cluster.wheel import image, seconds
 from tests.conftest import free_port
 from tests.serving.test_pool import adapter  # noqa: F401
 
@@ -213,8 +214,9 @@ def installation(cluster, postgres_server, mlflow_process, tiny_model, tmp_path_
 def register(folder, tiny_adapter, name: str) -> int:
     """A version of the tiny model with that adapter, as the stage registers one."""
     client, model = registry.client(), settings().model_name
-    if client.get_experiment_by_name(model) is None:
+    if client.get_experiment_by_name(model) is None:  # the worker, too, makes it, for feedback
         client.create_experiment(model)
+    if not client.search_registered_models(f"name = '{model}'"):
         client.create_registered_model(model)
     package = folder / name
     (package / "adapter").mkdir(parents=True)
@@ -242,6 +244,9 @@ def test_it_becomes_ready_and_every_part_answers(installation):
     ]
     print(f"\nready {installation.ready_seconds:.0f} s after the first object; {loads}")
     pods = cluster.get("pods", "-l", "app.kubernetes.io/instance=flywheel", namespace=NAMESPACE)
+    for pod in pods:
+        when = {each["type"]: seconds(each["lastTransitionTime"]) for each in pod["status"]["conditions"]}
+        print(f"{pod['metadata']['name']}: {when['Ready'] - when['PodScheduled']:.0f} s")
     assert {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods} >= {"serving", "ui", "mlflow", "feedback-worker", "exporter"}
     assert all(status["restartCount"] == 0 for pod in pods for status in pod["status"].get("containerStatuses", []))
     (test,) = [one for one in installation.objects if one["kind"] == "Pod"]
@@ -259,7 +264,13 @@ def test_feedback_is_sealed_by_the_worker(installation):
     answer = httpx.post(f"{installation.url}/v1/generate", json={"instruction": "x", "max_new_tokens": 2}, headers=headers, timeout=60).json()
     said = {"answer_id": answer["answer_id"], "idempotency_key": uuid.uuid4().hex, "thumb": "up"}
     given = httpx.post(f"{installation.url}/v1/feedback", json=said, headers=headers).json()
-    until(lambda: (row := ledger.find(given["id"])).segment is not None and row.logged is not None, 60, "sealed and told")
+
+    def done() -> bool:
+        with ledger.transaction() as db:
+            row = db.execute(feedback.select().where(feedback.c.id == given["id"])).one()
+        return row.segment is not None and row.logged is not None
+
+    until(done, 60, "sealed and told")
 
 
 def test_replicas_follow_the_registry_to_a_new_adapter_and_back_under_load(installation, adapter, tmp_path):  # noqa: F811
