@@ -82,18 +82,29 @@ def test_a_whole_turn_runs_as_pods_and_only_training_on_the_gpu_node(wheel):
         assert manifest.read_for(manifest.run_dir(DAG, run, settings().store), stage).image == wheels.image(
             "train" if stage not in ("ingest", "clean", "tokenize", "dataset") else "data"
         )
+
+
+def test_what_a_pod_adds_to_a_stage_is_told(wheel):
+    """In a turn that is not the first: images are on the nodes, and Airflow has started."""
+    run = wheel.start("seed=12")
+    wheel.succeed(run)
+    print()
     for stage in STAGES:
         print(overhead(wheel, run, stage))
 
 
 def overhead(wheel: Wheel, run: str, stage: str) -> str:
-    """Task start to the container's first line, and its end to the task's success."""
+    """Task start to the container's first line, and its end to the task's success; and when Airflow's log has that line.
+
+    A stage says its first line when its manifest's clock starts. Airflow passes a line on when the next one comes.
+    """
     task = wheel.task(run, stage)
     (pod,) = pods_of(wheel, run, stage)
     folder = wheel.home / "logs" / "tasks" / f"dag_id={DAG}" / f"run_id={run}" / f"task_id={stage}"
-    line = min(first_line(path, f"{stage} · run ") for path in folder.glob("attempt=1.log*"))
-    before, after = line - seconds(task["start_date"]), seconds(task["end_date"]) - seconds(pod.ended["finishedAt"])
-    return f"{stage:9} before {before:5.1f} s, after {after:5.1f} s, together {before + after:5.1f} s"
+    began, shown = seconds(task["start_date"]), min(first_line(path, f"{stage} · run ") for path in folder.glob("attempt=1.log*"))
+    before = manifest.read_for(manifest.run_dir(DAG, run, settings().store), stage).started.timestamp() - began
+    after = seconds(task["end_date"]) - seconds(pod.ended["finishedAt"])
+    return f"{stage:9} before {before:5.1f} s, after {after:5.1f} s, together {before + after:5.1f} s; its first line shown after {shown - began:5.1f} s"
 
 
 def test_a_training_pod_that_is_deleted_is_retried_and_goes_on(wheel):
