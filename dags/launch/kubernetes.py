@@ -152,7 +152,7 @@ class KubernetesStage(KubernetesPodOperator):
 
     def __init__(self, *, stage: str, **options: Any) -> None:
         pod = pods().stages[stage]
-        waiting = {"deferrable": pod.deferrable, "logging_interval": 5, "poll_interval": 2} if pod.deferrable else {"deferrable": False}
+        waiting = {"deferrable": pod.deferrable, "logging_interval": 5, "poll_interval": 1} if pod.deferrable else {"deferrable": False}
         super().__init__(**{**pod_options(stage), **waiting, "durable": True, **options})
         self.stage = stage
         if self.execution_timeout:  # when Airflow is gone, Kubernetes ends it

@@ -2,8 +2,8 @@
 
 K8S_CLUSTER is a program with `up`, `kubeconfig` (prints its path) and `load IMAGE [NODE]` (copies an image from the local engine to the nodes),
 for a machine without a cluster or a registry. Kubelets that share a machine each need a /var/log/pods of their own: every minute one deletes the folders
-of pods it does not know, and with them the lines that a task's log is made of. A bridge of theirs needs a MAC address of its own: else it takes one of its
-pods', and when that pod ends, the others cannot reach this machine for up to a minute. With neither KUBECONFIG nor K8S_CLUSTER, `make test-cluster` says so and ends.
+of pods it does not know, and with them the lines that a task's log is made of. Their bridges each need a MAC address of their own: else
+a bridge takes that of a pod, and when the pod ends, others cannot reach this machine for up to a minute. With neither, `make test-cluster` says so and ends.
 
 FLYWHEEL_TEST_HOST is this machine's address as pods see it: what a test serves there, they can reach.
 """

@@ -134,6 +134,11 @@ class Wheel:
         until(lambda: self.task(run, task)["state"] in ("up_for_retry", "failed") or self.task(run, task)["try_number"] > 1, seconds, f"{task} fails")
         return self.log(run, task, 1)
 
+    def first_try_seconds(self, run: str, task: str) -> float:
+        """How long a task's first try took, without what it waited for Airflow."""
+        found = self.api._call("GET", f"/dags/{DAG}/dagRuns/{quote(run)}/taskInstances/{task}/tries/1")
+        return seconds(found["end_date"]) - seconds(found["start_date"])
+
 
 def _exceptions(line: str) -> str:
     return "".join(f"\n{each.get('exc_type')}: {each.get('exc_value')}" for each in json.loads(line).get("error_detail") or [])
