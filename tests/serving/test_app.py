@@ -1,12 +1,15 @@
 """The API over a real engine (a tiny random model), a real ledger and a real registry."""
 
 import gc
+import re
+import subprocess
+import sys
 import time
 import uuid
 
 import pytest
 
-from flywheel.settings import settings
+from flywheel.settings import REPOSITORY, settings
 
 
 def test_answers_and_feedback(api):
@@ -109,3 +112,12 @@ def test_a_crash_counts_as_a_failed_request_and_every_answer_carries_its_request
     assert 'flywheel_requests_total{path="/v1/generate",status="500"} 1.0' in reply.text
     assert 'flywheel_answers_total{version="base"}' in reply.text and "flywheel_queue_limit_requests " in reply.text
     assert "flywheel_queue_seconds_count" in reply.text and "flywheel_desired_model_version 0.0" in reply.text
+
+
+def test_what_serving_is_scaled_by_is_there_before_anybody_asks():
+    """A figure that is missing is an error to KEDA, which then takes the fallback's replicas."""
+    template = (REPOSITORY / "infra" / "helm" / "flywheel" / "templates" / "autoscaling.yaml").read_text()
+    names = set(re.findall(r"\bflywheel_[a-z_]+", template))
+    code = "import serving.app, prometheus_client as p; print(p.generate_latest().decode())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert names and all(re.search(rf"^{name}[ {{]", said, re.M) for name in names), names
